@@ -1,0 +1,35 @@
+"""The compiled kernel. Callers validate; the kernel trusts shapes and dtypes up to memory safety."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+LayerTuple = tuple[int, int, str, float, bool]
+"""(n_in, n_out, activation, slope, bias)."""
+HeadTuple = tuple[Sequence[LayerTuple], str, float, float, float]
+"""(layers, loss, label_smoothing, delta, weight)."""
+
+class Network:
+    def __init__(self, n_in: int, trunk: Sequence[LayerTuple], heads: Sequence[HeadTuple]) -> None: ...
+    def forward(self, params: npt.NDArray[Any], x: npt.NDArray[Any], outputs: Sequence[npt.NDArray[Any]]) -> None: ...
+    def gradients(
+        self,
+        params: npt.NDArray[Any],
+        x: npt.NDArray[Any],
+        targets: Sequence[npt.NDArray[Any]],
+        weights: Sequence[npt.NDArray[np.float64] | None],
+        divisors: Sequence[float],
+        per_loss: Sequence[npt.NDArray[Any]] | None,
+        summed: npt.NDArray[Any] | None,
+        losses: npt.NDArray[np.float64],
+        gramian: npt.NDArray[np.float64] | None,
+    ) -> None: ...
+
+def set_num_threads(n: int) -> None: ...
+def num_threads() -> int: ...
+def set_isa(name: str) -> None: ...
+def isa() -> str: ...
+def isas() -> list[str]: ...
+def build_info() -> dict[str, str | bool]: ...

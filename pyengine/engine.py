@@ -1,0 +1,236 @@
+"""The network: shapes, parameters, and the calls into the compiled kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _core
+from .batch import Batch, checked_batch, checked_input
+from .errors import listing, sentence
+from .gradients import Gradients
+from .losses import Huber
+from .parameters import DTYPES, Array, Layout, Parameters, empty, gather
+from .spec import Dense, Head, Layer, dense_layers, named_heads, resolve, size
+
+
+class Network:
+    """A dense network with a shared trunk and one or more heads, each ending in a loss.
+
+    ``n_in`` is the width of the input, ``trunk`` a list of :class:`Dense` (may be empty), ``heads`` a mapping of names
+    to :class:`Head`. A network is immutable and may be used from several threads at once.
+
+    >>> net = Network(n_in=2, trunk=[Dense(3, "tanh")], heads={"a": Head([Dense(1)], loss="mse")})
+    >>> list(net.init(seed=0))
+    ['trunk.0.weight', 'trunk.0.bias', 'heads.a.0.weight', 'heads.a.0.bias']
+    """
+
+    n_in: int
+    trunk: tuple[Dense, ...]
+    heads: dict[str, Head]
+    trunk_layers: tuple[Layer, ...]
+    head_layers: dict[str, tuple[Layer, ...]]
+    layout: Layout
+    loss_layouts: dict[str, Layout]
+
+    def __init__(self, n_in: int, trunk: Sequence[Dense], heads: Mapping[str, Head]) -> None:
+        self.n_in = size("n_in", n_in)
+        self.trunk = dense_layers("trunk", trunk)
+        self.heads = named_heads(heads)
+        self.trunk_layers = resolve("trunk", self.n_in, self.trunk)
+        width = self.trunk_layers[-1].n_out if self.trunk_layers else self.n_in
+        self.head_layers = {name: resolve(f"heads.{name}", width, head.layers) for name, head in self.heads.items()}
+        self.layout = Layout([*self.trunk_layers, *(layer for layers in self.head_layers.values() for layer in layers)])
+        self.loss_layouts = {name: Layout([*self.trunk_layers, *layers]) for name, layers in self.head_layers.items()}
+        self._kernel = _core.Network(
+            self.n_in,
+            [_layer_tuple(layer) for layer in self.trunk_layers],
+            [
+                (
+                    [_layer_tuple(layer) for layer in self.head_layers[name]],
+                    head.loss.name,
+                    getattr(head.loss, "label_smoothing", 0.0),
+                    head.loss.delta if isinstance(head.loss, Huber) else 0.0,
+                    head.weight,
+                )
+                for name, head in self.heads.items()
+            ],
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Network, (self.n_in, self.trunk, self.heads))
+
+    def __repr__(self) -> str:
+        heads = "".join(f"\n    {name}: {head!r}" for name, head in self.heads.items())
+        return f"Network(n_in={self.n_in}, {self.layout.size} parameters\n  trunk: {list(self.trunk)}\n  heads:{heads})"
+
+    def init(self, seed: int = 0, dtype: npt.DTypeLike = "float32") -> Parameters:
+        """Fresh parameters: Glorot-uniform weights, zero biases, as Keras initialises dense layers.
+
+        Source: Glorot & Bengio, AISTATS 2010, eq. 16. ``dtype`` is float32 or float64; the same seed gives the same numbers.
+        """
+        chosen = np.dtype(dtype)
+        if chosen not in DTYPES:
+            raise TypeError(
+                sentence("dtype", got=f"is {chosen}", expected="float32 or float64", remedy="The engine computes in these two.")
+            )
+        rng = np.random.default_rng(seed)
+        params = Parameters(self.layout, np.zeros(self.layout.size, chosen))
+        for name, shape in self.layout.shapes.items():
+            if name.endswith(".weight"):
+                limit = np.sqrt(6.0 / sum(shape))
+                params[name][...] = rng.uniform(-limit, limit, shape)
+        return params
+
+    def parameters(self, mapping: Mapping[str, Any]) -> Parameters:
+        """Copy any mapping of arrays (a PyTorch ``state_dict``, a dict) into parameters of this network.
+
+        Raises ``ValueError`` for wrong names and shapes, ``TypeError`` for dtypes other than one common float32 or float64.
+        """
+        return gather(self.layout, mapping)
+
+    def forward(self, params: Mapping[str, Any], x: Any) -> dict[str, Array]:
+        """The outputs of every head, name -> (batch, n_out), for x (batch, n_in)."""
+        own = self._own(params)
+        inputs = checked_input(x, self.n_in, own.dtype)
+        outputs = {
+            name: np.empty((inputs.shape[0], layers[-1].n_out), own.dtype) for name, layers in self.head_layers.items()
+        }
+        self._kernel.forward(own.flat, inputs, list(outputs.values()))
+        return outputs
+
+    def gradients(
+        self,
+        params: Mapping[str, Any],
+        x: Any,
+        targets: Mapping[str, Any],
+        sample_weight: Any = None,
+        per_loss: bool = True,
+        summed: bool = True,
+        out: Gradients | None = None,
+    ) -> Gradients:
+        """Losses and gradients of one batch, from one fused pass.
+
+        ``x`` is (batch, n_in); ``targets`` maps each head to integer classes (batch,) or to (batch, n_out) of the parameters' dtype;
+        ``sample_weight`` is None, one (batch,) array for all heads, or a mapping of heads to such arrays. ``per_loss`` and ``summed``
+        choose what is computed; ``out``, an earlier result of the same call, is overwritten and returned.
+
+        Results are the same bits for every thread count. Raises ``ValueError`` and ``TypeError`` before any work.
+        """
+        own = self._own(params)
+        batch = checked_batch(x, targets, sample_weight, n_in=self.n_in, heads=self.heads, dtype=own.dtype)
+        if not (per_loss or summed):
+            raise ValueError(
+                sentence("per_loss", got="and `summed` are both False", expected="at least one", remedy="Ask for one of them.")
+            )
+        result = self.empty_gradients(own.dtype, per_loss=per_loss, summed=summed) if out is None else out
+        if out is not None:
+            self._check_out(out, own, per_loss=per_loss, summed=summed)
+        self._run(own, batch, result)
+        return result
+
+    def per_loss_gradients(
+        self, params: Mapping[str, Any], x: Any, targets: Mapping[str, Any], sample_weight: Any = None
+    ) -> dict[str, Parameters]:
+        """Per head, the gradient of its unweighted loss with respect to the trunk and to that head."""
+        return dict(self.gradients(params, x, targets, sample_weight, per_loss=True, summed=False).per_loss)
+
+    def summed_gradient(
+        self, params: Mapping[str, Any], x: Any, targets: Mapping[str, Any], sample_weight: Any = None
+    ) -> Parameters:
+        """The gradient of Σ weight·loss with respect to every parameter, by a single backward pass."""
+        return self.gradients(params, x, targets, sample_weight, per_loss=False, summed=True).summed
+
+    def empty_gradients(self, dtype: npt.DTypeLike, *, per_loss: bool = True, summed: bool = True) -> Gradients:
+        """A result whose numbers are not set yet, to be filled through ``out=``."""
+        chosen = np.dtype(dtype)
+        k = len(self.heads)
+        return Gradients(
+            losses=dict.fromkeys(self.heads, float("nan")),
+            total_loss=float("nan"),
+            per_loss={name: empty(layout, chosen) for name, layout in self.loss_layouts.items()} if per_loss else None,
+            summed=empty(self.layout, chosen) if summed else None,
+            gramian=np.empty((k, k)) if per_loss else None,
+        )
+
+    def _own(self, params: Mapping[str, Any]) -> Parameters:
+        if isinstance(params, Parameters) and (params.layout is self.layout or params.layout == self.layout):
+            return params
+        return gather(self.layout, params)
+
+    def _check_out(self, out: Gradients, params: Parameters, *, per_loss: bool, summed: bool) -> None:
+        if not isinstance(out, Gradients):
+            raise TypeError(
+                sentence(
+                    "out",
+                    got=f"is of type {type(out).__name__}",
+                    expected="a pyengine.Gradients of the same network",
+                    remedy="Pass an earlier result of gradients().",
+                )
+            )
+        parts: list[tuple[str, Parameters, Layout]] = []
+        if per_loss:
+            if list(out.per_loss) != list(self.heads):
+                raise ValueError(
+                    sentence(
+                        "out",
+                        got=f"has the heads {listing(out.per_loss)}",
+                        expected=f"{listing(self.heads)}",
+                        remedy="It belongs to another network.",
+                    )
+                )
+            parts += [(f"out.per_loss[{name!r}]", out.per_loss[name], layout) for name, layout in self.loss_layouts.items()]
+        if summed:
+            parts.append(("out.summed", out.summed, self.layout))
+        for argument, part, layout in parts:
+            flat = part.flat
+            if part.layout != layout:
+                raise ValueError(
+                    sentence(argument, got="has another layout", expected="the layout of this network", remedy="Use its own result.")
+                )
+            if flat.dtype != params.dtype:
+                raise TypeError(
+                    sentence(
+                        argument,
+                        got=f"has dtype {flat.dtype}",
+                        expected=f"{params.dtype}, the dtype of the parameters",
+                        remedy="Make it with empty_gradients().",
+                    )
+                )
+            if not (flat.flags.writeable and flat.flags.c_contiguous and flat.flags.aligned):
+                raise ValueError(
+                    sentence(
+                        argument,
+                        got="is read-only or not contiguous",
+                        expected="a writeable, contiguous vector",
+                        remedy="Make it with empty_gradients().",
+                    )
+                )
+            if np.may_share_memory(flat, params.flat):
+                raise ValueError(
+                    sentence(argument, got="shares memory with the parameters", expected="memory of its own", remedy="Copy one of them.")
+                )
+
+    def _run(self, params: Parameters, batch: Batch, result: Gradients) -> None:
+        losses = np.empty(len(self.heads))
+        self._kernel.gradients(
+            params.flat,
+            batch.x,
+            [head.target for head in batch.heads.values()],
+            [head.weights for head in batch.heads.values()],
+            [batch.heads[name].divisor(head.loss, head.layers[-1].n_out) for name, head in self.heads.items()],
+            [part.flat for part in result._per_loss.values()] if result._per_loss is not None else None,
+            result._summed.flat if result._summed is not None else None,
+            losses,
+            result._gramian,
+        )
+        result.losses.update(zip(self.heads, losses.tolist(), strict=True))
+        result.total_loss = sum(head.weight * result.losses[name] for name, head in self.heads.items())
+
+
+def _layer_tuple(layer: Layer) -> tuple[int, int, str, float, bool]:
+    return (layer.n_in, layer.n_out, layer.activation.name, layer.activation.slope, layer.bias)
+
