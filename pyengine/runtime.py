@@ -1,0 +1,64 @@
+"""What the engine runs on: its version, instruction set, threads and compiler."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from . import _core
+from .errors import sentence
+
+# The build reads the version from this line; importlib.metadata would cost a tenth of the import time.
+VERSION = "0.1.0"
+
+
+def version() -> str:
+    """The version of pyengine, such as ``"0.1.0"``."""
+    return VERSION
+
+
+def info() -> dict[str, Any]:
+    """What the engine runs on.
+
+    The keys: ``version``; ``isa``, the instruction set in use; ``isas``, those that this build and this CPU have, best
+    first; ``threads``; ``openmp``, whether the build has it; ``compiler``.
+
+    The environment variables ``PYENGINE_ISA`` and ``PYENGINE_NUM_THREADS`` choose the instruction set and the number of
+    threads when pyengine is imported; a value that is not valid raises there.
+
+    >>> info()["isa"] in info()["isas"]
+    True
+    """
+    build = _core.build_info()
+    return {
+        "version": version(),
+        "isa": _core.isa(),
+        "isas": _core.isas(),
+        "threads": _core.num_threads(),
+        "openmp": build["openmp"],
+        "compiler": build["compiler"],
+    }
+
+
+def set_num_threads(n: int) -> None:
+    """Set the number of threads of every later call; results are the same bits for any number.
+
+    Raises ``TypeError`` if ``n`` is not an int and ``ValueError`` if it is below 1. Without OpenMP one thread computes.
+
+    >>> set_num_threads(1)
+    >>> info()["threads"]
+    1
+    """
+    try:
+        number = operator.index(n)
+    except TypeError:
+        raise TypeError(
+            sentence(
+                "n", got=f"is of type {type(n).__name__}", expected="a whole number of at least 1", remedy="Pass an int."
+            )
+        ) from None
+    if isinstance(n, bool) or number < 1:
+        raise ValueError(
+            sentence("n", got=f"is {n}", expected="a whole number of at least 1", remedy="Use 1 for no parallelism.")
+        )
+    _core.set_num_threads(number)
