@@ -1,6 +1,6 @@
 # The kernel: plain C++, without Python. _core, the C++ tests and the C++ benchmarks link it.
 
-set(sources csrc/naive.cpp csrc/dispatch.cpp csrc/network.cpp)
+set(sources csrc/naive.cpp csrc/dispatch.cpp csrc/network.cpp csrc/parallel.cpp csrc/plan.cpp)
 set(x86_sources csrc/isa/sse2.cpp csrc/isa/avx2.cpp csrc/isa/avx512.cpp)
 set(arm_sources csrc/isa/neon.cpp)
 

@@ -17,18 +17,15 @@ set_target_properties(_core PROPERTIES CXX_EXTENSIONS OFF CXX_VISIBILITY_PRESET 
 target_link_libraries(_core PRIVATE pyengine_kernel pyengine_float pyengine_warnings)
 
 set(oracle_source ${CMAKE_CURRENT_SOURCE_DIR}/pyengine/_oracle.pyx)
-if(EXISTS ${oracle_source})
-  set(oracle_generated ${CMAKE_CURRENT_BINARY_DIR}/_oracle.c)
-  add_custom_command(
-    OUTPUT ${oracle_generated}
-    COMMAND ${Python_EXECUTABLE} -m cython -3 --module-name pyengine._oracle ${oracle_source} -o ${oracle_generated}
-    DEPENDS ${oracle_source}
-    COMMENT "Cython: pyengine/_oracle.pyx"
-    VERBATIM)
-  python_add_library(_oracle MODULE WITH_SOABI ${oracle_generated})
-  set_target_properties(_oracle PROPERTIES C_VISIBILITY_PRESET hidden)
-  target_link_libraries(_oracle PRIVATE pyengine_float)
-  install(TARGETS _oracle LIBRARY DESTINATION pyengine)
-endif()
+set(oracle_generated ${CMAKE_CURRENT_BINARY_DIR}/_oracle.c)
+add_custom_command(
+  OUTPUT ${oracle_generated}
+  COMMAND ${Python_EXECUTABLE} -m cython -3 --module-name pyengine._oracle ${oracle_source} -o ${oracle_generated}
+  DEPENDS ${oracle_source} pyengine/_dd.pxd pyengine/_dd_functions.pxd
+  COMMENT "Cython: pyengine/_oracle.pyx"
+  VERBATIM)
+python_add_library(_oracle MODULE WITH_SOABI ${oracle_generated})
+set_target_properties(_oracle PROPERTIES C_VISIBILITY_PRESET hidden)
+target_link_libraries(_oracle PRIVATE pyengine_float)
 
-install(TARGETS _core LIBRARY DESTINATION pyengine)
+install(TARGETS _core _oracle LIBRARY DESTINATION pyengine)
