@@ -11,6 +11,8 @@ from .errors import sentence
 # The build reads the version from this line; importlib.metadata would cost a tenth of the import time.
 VERSION = "0.1.0"
 
+MOST_THREADS = 1024
+
 
 def version() -> str:
     """The version of pyengine, such as ``"0.1.0"``."""
@@ -20,11 +22,11 @@ def version() -> str:
 def info() -> dict[str, Any]:
     """What the engine runs on.
 
-    The keys: ``version``; ``isa``, the instruction set in use; ``isas``, those that this build and this CPU have, best
-    first; ``threads``; ``openmp``, whether the build has it; ``compiler``.
+    The keys: ``version``; ``isa``, the instruction set in use; ``isas``, those that this build and this processor have,
+    the fastest last; ``threads``; ``openmp``, whether the build has it; ``compiler``.
 
     The environment variables ``PYENGINE_ISA`` and ``PYENGINE_NUM_THREADS`` choose the instruction set and the number of
-    threads when pyengine is imported; a value that is not valid raises there.
+    threads. They are read when they are first needed; raises ``ValueError``, listing the valid values, for others.
 
     >>> info()["isa"] in info()["isas"]
     True
@@ -43,22 +45,22 @@ def info() -> dict[str, Any]:
 def set_num_threads(n: int) -> None:
     """Set the number of threads of every later call; results are the same bits for any number.
 
-    Raises ``TypeError`` if ``n`` is not an int and ``ValueError`` if it is below 1. Without OpenMP one thread computes.
+    Raises ``TypeError`` if ``n`` is not an int and ``ValueError`` if it is not from 1 to 1024. Without OpenMP one thread
+    computes.
 
+    >>> before = info()["threads"]
     >>> set_num_threads(1)
     >>> info()["threads"]
     1
+    >>> set_num_threads(before)
     """
+    expected = f"a whole number from 1 to {MOST_THREADS}"
     try:
         number = operator.index(n)
     except TypeError:
         raise TypeError(
-            sentence(
-                "n", got=f"is of type {type(n).__name__}", expected="a whole number of at least 1", remedy="Pass an int."
-            )
+            sentence("n", got=f"is of type {type(n).__name__}", expected=expected, remedy="Pass an int.")
         ) from None
-    if isinstance(n, bool) or number < 1:
-        raise ValueError(
-            sentence("n", got=f"is {n}", expected="a whole number of at least 1", remedy="Use 1 for no parallelism.")
-        )
+    if isinstance(n, bool) or not 1 <= number <= MOST_THREADS:
+        raise ValueError(sentence("n", got=f"is {n}", expected=expected, remedy="Use 1 for no parallelism."))
     _core.set_num_threads(number)
