@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .errors import listing, sentence
+from .errors import listing, require_real, sentence
 
 
 @dataclass(frozen=True)
@@ -148,5 +148,6 @@ def activation(given: str | Activation) -> Activation:
 
 
 def _require_finite(argument: str, value: float) -> None:
+    require_real(argument, value, expected="a finite number")
     if not math.isfinite(value):
         raise ValueError(sentence(argument, got=f"is {value}", expected="a finite number", remedy="Pass a real number."))

@@ -72,11 +72,7 @@ class Network:
 
         Source: Glorot & Bengio, AISTATS 2010, eq. 16. ``dtype`` is float32 or float64; the same seed gives the same numbers.
         """
-        chosen = np.dtype(dtype)
-        if chosen not in DTYPES:
-            raise TypeError(
-                sentence("dtype", got=f"is {chosen}", expected="float32 or float64", remedy="The engine computes in these two.")
-            )
+        chosen = _dtype(dtype)
         rng = np.random.default_rng(seed)
         params = Parameters(self.layout, np.zeros(self.layout.size, chosen))
         for name, shape in self.layout.shapes.items():
@@ -146,7 +142,7 @@ class Network:
 
     def empty_gradients(self, dtype: npt.DTypeLike, *, per_loss: bool = True, summed: bool = True) -> Gradients:
         """A result whose numbers are not set yet, to be filled through ``out=``."""
-        chosen = np.dtype(dtype)
+        chosen = _dtype(dtype)
         k = len(self.heads)
         return Gradients(
             losses=dict.fromkeys(self.heads, float("nan")),
@@ -234,3 +230,19 @@ class Network:
 def _layer_tuple(layer: Layer) -> tuple[int, int, str, float, bool]:
     return (layer.n_in, layer.n_out, layer.activation.name, layer.activation.slope, layer.bias)
 
+
+def _dtype(given: npt.DTypeLike) -> np.dtype[Any]:
+    try:
+        chosen = np.dtype(given)
+    except TypeError:
+        chosen = None
+    if chosen is None or chosen not in DTYPES:
+        raise TypeError(
+            sentence(
+                "dtype",
+                got=f"is {given!r}" if chosen is None else f"is {chosen}",
+                expected="float32 or float64",
+                remedy="The engine computes in these two.",
+            )
+        )
+    return chosen

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numbers
+
 
 class GradientMismatch(AssertionError):
     """A gradient lies outside its bound.
@@ -31,3 +33,16 @@ def listing(names: object) -> str:
     """
     items = [str(name) for name in names]  # type: ignore[attr-defined]
     return ", ".join(items) if items else "(none)"
+
+
+def require_real(argument: str, value: object, *, expected: str) -> None:
+    """Check that an option is a real number; which numbers are allowed is the caller's to say.
+
+    >>> require_real("delta", "1", expected="a finite number above 0")
+    Traceback (most recent call last):
+    TypeError: `delta` is of type str; expected a finite number above 0. Pass a real number.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(
+            sentence(argument, got=f"is of type {type(value).__name__}", expected=expected, remedy="Pass a real number.")
+        )

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from .errors import listing, sentence
+from .errors import listing, require_real, sentence
 
 Reduction = Literal["mean", "sum", "weighted_mean"]
 REDUCTIONS: tuple[Reduction, ...] = ("mean", "sum", "weighted_mean")
@@ -57,6 +57,7 @@ class _ClassLoss(Loss):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_real("label_smoothing", self.label_smoothing, expected="a number from 0 to 1")
         if not 0.0 <= self.label_smoothing <= 1.0:
             raise ValueError(
                 sentence(
@@ -132,6 +133,7 @@ class Huber(Loss):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_real("delta", self.delta, expected="a finite number above 0")
         if not (math.isfinite(self.delta) and self.delta > 0.0):
             raise ValueError(
                 sentence(

@@ -23,7 +23,7 @@ def info() -> dict[str, Any]:
     """What the engine runs on.
 
     The keys: ``version``; ``isa``, the instruction set in use; ``isas``, those that this build and this processor have,
-    the fastest last; ``threads``; ``openmp``, whether the build has it; ``compiler``.
+    the fastest first; ``threads``; ``openmp``, whether the build has it; ``compiler``.
 
     The environment variables ``PYENGINE_ISA`` and ``PYENGINE_NUM_THREADS`` choose the instruction set and the number of
     threads. They are read when they are first needed; raises ``ValueError``, listing the valid values, for others.
