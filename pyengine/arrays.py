@@ -14,13 +14,23 @@ def as_numpy(argument: str, given: object) -> npt.NDArray[Any]:
     """View ``given`` as a NumPy array: no copy for NumPy and DLPack arrays, a new array for nested lists of numbers.
 
     Raises ``TypeError`` for what is no array of numbers, among it arrays that live on another device or that
-    require a gradient.
+    require a gradient, and masked arrays, whose masks would be lost.
     """
     if isinstance(given, np.ndarray):
+        # The exact type is asked first, for np.ma is imported when it is first named.
+        if type(given) is not np.ndarray and isinstance(given, np.ma.MaskedArray):
+            raise TypeError(
+                sentence(
+                    argument,
+                    got="is a masked array",
+                    expected="an array without a mask",
+                    remedy="Remove the masked samples, or give them a sample weight of 0.",
+                )
+            )
         return given
     try:
         if hasattr(given, "__dlpack__"):
-            return np.from_dlpack(given)  # type: ignore[arg-type]
+            return np.from_dlpack(given)
         array = np.asarray(given)
     except Exception as error:
         reason = " ".join(str(error).split())

@@ -124,7 +124,7 @@ class Network:
             )
         result = self.empty_gradients(own.dtype, per_loss=per_loss, summed=summed) if out is None else out
         if out is not None:
-            self._check_out(out, own, per_loss=per_loss, summed=summed)
+            self._check_out(out, own, batch, per_loss=per_loss, summed=summed)
         self._run(own, batch, result)
         return result
 
@@ -157,7 +157,8 @@ class Network:
             return params
         return gather(self.layout, params)
 
-    def _check_out(self, out: Gradients, params: Parameters, *, per_loss: bool, summed: bool) -> None:
+    def _check_out(self, out: Gradients, params: Parameters, batch: Batch, *, per_loss: bool, summed: bool) -> None:
+        """Check every part that ``out`` holds, for each will be written, asked for or not."""
         if not isinstance(out, Gradients):
             raise TypeError(
                 sentence(
@@ -167,47 +168,61 @@ class Network:
                     remedy="Pass an earlier result of gradients().",
                 )
             )
-        parts: list[tuple[str, Parameters, Layout]] = []
-        if per_loss:
-            if list(out.per_loss) != list(self.heads):
-                raise ValueError(
-                    sentence(
-                        "out",
-                        got=f"has the heads {listing(out.per_loss)}",
-                        expected=f"{listing(self.heads)}",
-                        remedy="It belongs to another network.",
-                    )
+        for asked, held, got, expected in (
+            (per_loss, out._per_loss, "lacks the per-loss gradients", "a result of gradients(per_loss=True)"),
+            (summed, out._summed, "lacks the summed gradient", "a result of gradients(summed=True)"),
+        ):
+            if asked and held is None:
+                raise ValueError(sentence("out", got=got, expected=expected, remedy="Make it with empty_gradients()."))
+        if out._per_loss is not None and list(out._per_loss) != list(self.heads):
+            raise ValueError(
+                sentence(
+                    "out",
+                    got=f"has the heads {listing(out._per_loss)}",
+                    expected=f"{listing(self.heads)}",
+                    remedy="It belongs to another network.",
                 )
-            parts += [(f"out.per_loss[{name!r}]", out.per_loss[name], layout) for name, layout in self.loss_layouts.items()]
-        if summed:
-            parts.append(("out.summed", out.summed, self.layout))
+            )
+        parts = [(f"out.per_loss[{name!r}]", part, self.loss_layouts[name]) for name, part in (out._per_loss or {}).items()]
+        if out._summed is not None:
+            parts.append(("out.summed", out._summed, self.layout))
+        taken = [("the parameters", params.flat), ("x", batch.x)]
+        taken += [(f"targets[{name!r}]", head.target) for name, head in batch.heads.items()]
         for argument, part, layout in parts:
-            flat = part.flat
-            if part.layout != layout:
-                raise ValueError(
-                    sentence(argument, got="has another layout", expected="the layout of this network", remedy="Use its own result.")
+            self._check_part(argument, part, layout, params.dtype, taken)
+            taken.append((argument, part.flat))
+
+    @staticmethod
+    def _check_part(
+        argument: str, part: Parameters, layout: Layout, dtype: np.dtype[Any], taken: Sequence[tuple[str, Array]]
+    ) -> None:
+        flat = part.flat
+        if part.layout != layout:
+            raise ValueError(
+                sentence(argument, got="has another layout", expected="the layout of this network", remedy="Use its own result.")
+            )
+        if flat.dtype != dtype:
+            raise TypeError(
+                sentence(
+                    argument,
+                    got=f"has dtype {flat.dtype}",
+                    expected=f"{dtype}, the dtype of the parameters",
+                    remedy="Make it with empty_gradients().",
                 )
-            if flat.dtype != params.dtype:
-                raise TypeError(
-                    sentence(
-                        argument,
-                        got=f"has dtype {flat.dtype}",
-                        expected=f"{params.dtype}, the dtype of the parameters",
-                        remedy="Make it with empty_gradients().",
-                    )
+            )
+        if not (flat.flags.writeable and flat.flags.c_contiguous and flat.flags.aligned):
+            raise ValueError(
+                sentence(
+                    argument,
+                    got="is read-only or not contiguous",
+                    expected="a writeable, contiguous vector",
+                    remedy="Make it with empty_gradients().",
                 )
-            if not (flat.flags.writeable and flat.flags.c_contiguous and flat.flags.aligned):
+            )
+        for other, array in taken:
+            if np.may_share_memory(flat, array):
                 raise ValueError(
-                    sentence(
-                        argument,
-                        got="is read-only or not contiguous",
-                        expected="a writeable, contiguous vector",
-                        remedy="Make it with empty_gradients().",
-                    )
-                )
-            if np.may_share_memory(flat, params.flat):
-                raise ValueError(
-                    sentence(argument, got="shares memory with the parameters", expected="memory of its own", remedy="Copy one of them.")
+                    sentence(argument, got=f"shares memory with {other}", expected="memory of its own", remedy="Copy one of them.")
                 )
 
     def _run(self, params: Parameters, batch: Batch, result: Gradients) -> None:

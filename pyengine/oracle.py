@@ -103,7 +103,7 @@ def _compute(
     high = net.empty_gradients(np.float64, per_loss=per_loss, summed=summed) if out is None else out
     low = net.empty_gradients(np.float64, per_loss=per_loss, summed=summed)
     if out is not None:
-        net._check_out(out, wide.params, per_loss=per_loss, summed=summed)
+        net._check_out(out, wide.params, batch, per_loss=per_loss, summed=summed)
 
     trunk = _forward(wide, net.trunk_layers, _pairs(batch.x))
     heads = {name: _forward(wide, layers, trunk.output) for name, layers in net.head_layers.items()}

@@ -299,7 +299,7 @@ def gradients(
     wide = _widened(own)
     result = net.empty_gradients(np.float64, per_loss=per_loss, summed=summed) if out is None else out
     if out is not None:
-        net._check_out(out, wide, per_loss=per_loss, summed=summed)
+        net._check_out(out, wide, batch, per_loss=per_loss, summed=summed)
 
     h, trunk_tape = forward_layers(net.trunk_layers, wide, batch.x.astype(np.float64))
     tapes, seeds = {}, {}

@@ -45,8 +45,8 @@ def info() -> dict[str, Any]:
 def set_num_threads(n: int) -> None:
     """Set the number of threads of every later call; results are the same bits for any number.
 
-    Raises ``TypeError`` if ``n`` is not an int and ``ValueError`` if it is not from 1 to 1024. Without OpenMP one thread
-    computes.
+    Raises ``TypeError`` if ``n`` is not an int and ``ValueError`` if it is not from 1 to 1024. Without OpenMP one
+    thread computes.
 
     >>> before = info()["threads"]
     >>> set_num_threads(1)

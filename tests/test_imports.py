@@ -1,7 +1,7 @@
 """`import pyengine` costs little more than `import numpy`: it loads pyengine's own modules and no framework.
 
-A wall-clock bound would test the machine. The set of modules that the import loads is what makes it fast or slow, and it
-is the same everywhere.
+A wall-clock bound would test the machine. The set of modules that the import loads is what makes it fast or slow, and
+it is the same everywhere.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-NUMBERS_ONLY = """
+ADDED_TO_NUMPY = """
 import sys
 import numpy
 before = set(sys.modules)
@@ -20,14 +20,14 @@ print("\\n".join(sorted(set(sys.modules) - before)))
 """
 
 OPTIONAL = (
-    "cupy", "dask", "flint", "jax", "jaxlib", "jinja2", "keras", "matplotlib", "mpmath", "pandas", "pytest", "rich", "scipy",
-    "sklearn", "tensorflow", "torch", "typer",
-)  # fmt: skip
+    *("dask", "flint", "jax", "jaxlib", "jinja2", "keras", "matplotlib", "mpmath", "pandas", "pytest", "rich", "scipy"),
+    *("sklearn", "tensorflow", "torch", "typer"),
+)
 
 SLOW_STANDARD_LIBRARY = (
-    "asyncio", "concurrent", "ctypes.util", "email", "http", "importlib.metadata", "logging", "multiprocessing", "sqlite3",
-    "ssl", "unittest", "urllib.request", "xml",
-)  # fmt: skip
+    *("asyncio", "concurrent", "ctypes.util", "email", "http", "importlib.metadata", "logging", "multiprocessing"),
+    *("sqlite3", "ssl", "unittest", "urllib.request", "xml"),
+)
 
 
 def run(code: str) -> str:
@@ -39,7 +39,7 @@ def run(code: str) -> str:
 @pytest.fixture(scope="module")
 def added() -> list[str]:
     """The modules that `import pyengine` loads beside those that numpy loaded."""
-    return run(NUMBERS_ONLY).split()
+    return run(ADDED_TO_NUMPY).split()
 
 
 def test_import_adds_only_own_modules_and_the_standard_library_to_numpy(added: list[str]) -> None:

@@ -18,7 +18,11 @@ REPORT = "import pyengine as pe; i = pe.info(); print(i['isa'], i['threads'])"
 
 def fresh(code: str = REPORT, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-P", "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 

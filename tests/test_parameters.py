@@ -88,9 +88,7 @@ def test_parameters_accept_a_pytorch_state_dict(small: Case) -> None:
 
 
 def test_a_plain_mapping_may_stand_for_parameters(small: Case) -> None:
-    assert np.array_equal(
-        small.gradients(params=dict(small.params)).summed.flat, small.gradients().summed.flat
-    )
+    assert np.array_equal(small.gradients(params=dict(small.params)).summed.flat, small.gradients().summed.flat)
 
 
 def test_repr_counts_and_names(small: Case, dtype: str) -> None:
@@ -116,8 +114,18 @@ WRONG: list[tuple[type[Exception], str, str, Callable[[Case], Any]]] = [
     (ValueError, "parameters['trunk.0.bias']", "(7, 1)", changed("trunk.0.bias", lambda array: array[:, None])),
     (ValueError, "parameters['trunk.1.weight']", "(28,)", changed("trunk.1.weight", np.ravel)),
     (TypeError, "parameters['trunk.0.bias']", "int64", changed("trunk.0.bias", lambda array: array.astype("int64"))),
-    (TypeError, "parameters['trunk.0.bias']", "float16", changed("trunk.0.bias", lambda array: array.astype("float16"))),
-    (TypeError, "parameters['trunk.0.bias']", "complex128", changed("trunk.0.bias", lambda array: array.astype("complex128"))),
+    (
+        TypeError,
+        "parameters['trunk.0.bias']",
+        "float16",
+        changed("trunk.0.bias", lambda array: array.astype("float16")),
+    ),
+    (
+        TypeError,
+        "parameters['trunk.0.bias']",
+        "complex128",
+        changed("trunk.0.bias", lambda array: array.astype("complex128")),
+    ),
     (TypeError, "parameters['trunk.0.bias']", "object", changed("trunk.0.bias", lambda array: array.astype(object))),
     (TypeError, "parameters['trunk.0.bias']", "NoneType", changed("trunk.0.bias", lambda array: None)),
     (
@@ -160,9 +168,13 @@ def test_init_in_another_dtype_fails(small: Case, wrong: str) -> None:
 
 
 def test_init_in_no_dtype_fails(small: Case) -> None:
-    refused(lambda: small.net.init(dtype="single precision"), TypeError, "dtype", "single precision", "float32 or float64")
+    refused(
+        lambda: small.net.init(dtype="single precision"), TypeError, "dtype", "single precision", "float32 or float64"
+    )
 
 
 def test_a_flat_vector_of_another_length_fails(small: Case) -> None:
     flat = np.zeros(3)
-    refused(lambda: pe.Parameters(small.params.layout, flat), ValueError, "flat", "(3,)", f"({small.params.flat.size},)")
+    refused(
+        lambda: pe.Parameters(small.params.layout, flat), ValueError, "flat", "(3,)", f"({small.params.flat.size},)"
+    )

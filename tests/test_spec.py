@@ -85,9 +85,9 @@ def test_a_network_may_lack_a_trunk() -> None:
 def test_heads_keep_their_order() -> None:
     net = network(heads={name: head() for name in "zyxabc"})
     assert list(net.heads) == list("zyxabc")
-    assert list(net.gradients(net.init(dtype="float64"), np.ones((1, 2)), dict.fromkeys("abcxyz", np.ones((1, 1)))).losses) == list(
-        "zyxabc"
-    )
+    assert list(
+        net.gradients(net.init(dtype="float64"), np.ones((1, 2)), dict.fromkeys("abcxyz", np.ones((1, 1)))).losses
+    ) == list("zyxabc")
 
 
 @pytest.mark.parametrize("clone", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))], ids=["copy", "pickle"])
