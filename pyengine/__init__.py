@@ -8,6 +8,7 @@ from .engine import Network
 from .errors import GradientMismatch
 from .gradients import Gradients
 from .losses import MAE, MSE, BinaryCrossEntropy, ClippedCrossEntropy, Huber, Loss, SoftmaxCrossEntropy
+from .optimizers import SGD, Adam
 from .parameters import Parameters
 from .runtime import info, set_num_threads, version
 from .spec import Dense, Head
@@ -19,7 +20,9 @@ __all__ = [
     "GELU",
     "MAE",
     "MSE",
+    "SGD",
     "Activation",
+    "Adam",
     "BinaryCrossEntropy",
     "ClippedCrossEntropy",
     "Dense",

@@ -1,0 +1,131 @@
+"""The per-loss gradients that a step is judged by, with their rounding spread.
+
+The gradients come from the engine in float64 and, independently, from the NumPy reference. The rounding spread says by
+how much a float32 program may differ from them. For each element of a gradient it is
+
+    Σ_b |c_b|·|g_b(float32) - g_b(float64)|  +  batch·u·Σ_b |c_b|·|g_b(float64)|
+
+with g_b the gradient of sample b, c_b the factor with which the reduction takes it (1/batch for a mean), u = 2⁻²⁴. The
+first sum is *measured*: the engine computes every sample alone in both precisions, and the differences are added up in
+magnitude, so nothing is gained from their cancelling. The second is a *theorem*: adding up ``batch`` terms in floating
+point, in any order, costs at most batch - 1 roundings of Σ|terms|, and scaling them one more (Higham 2002, eq. 4.4;
+without restriction, Jeannerod & Rump 2013). What remains an assumption is that the framework's own rounding within one
+sample is no worse than the engine's in sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import reference
+from ..batch import checked_batch
+from ..engine import Network
+from ..parameters import Array, Parameters
+from ..witnesses import UNIT
+
+Vector = npt.NDArray[np.float64]
+Truth = Literal["engine", "reference"]
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Per head: the loss and its gradient in float64 (trunk first, then that head), and the rounding spread of each.
+
+    ``engine_32`` is the engine's float32 result for the whole batch. ``agreement`` is the largest |engine - reference|
+    of the two float64 routes, in units of the spread: the yardstick is worth something only while this is far below 1.
+    """
+
+    losses: dict[str, float]
+    loss_spread: dict[str, float]
+    gradients: dict[str, Parameters]
+    spread: dict[str, Parameters]
+    engine_32: dict[str, Parameters]
+    agreement: float
+    truth: Truth
+
+    def trunk(self, size: int) -> Vector:
+        """(K, size): the per-loss gradients of the trunk, the Jacobian."""
+        return np.stack([g.flat[:size] for g in self.gradients.values()])
+
+    def trunk_spread(self, size: int) -> Vector:
+        """(K, size): their rounding spread."""
+        return np.stack([s.flat[:size] for s in self.spread.values()])
+
+
+def gather_evidence(
+    net: Network, params: Parameters, x: Array, targets: Mapping[str, Array], *, truth: Truth = "engine"
+) -> Evidence:
+    """Compute the evidence for one batch at float32 parameters.
+
+    ``truth`` names the route whose gradients count: ``"engine"``, or ``"reference"`` where the engine itself is judged.
+    Raises what ``Network.gradients`` raises.
+    """
+    wide = Parameters(net.layout, params.flat.astype(np.float64))
+    wide_x, wide_targets = _widened(x), {name: _widened(target) for name, target in targets.items()}
+    by_engine = net.gradients(wide, wide_x, wide_targets)
+    by_reference = reference.gradients(net, wide, wide_x, wide_targets)
+    narrow = net.gradients(params, x, targets)
+    chosen = by_engine if truth == "engine" else by_reference
+    spread, loss_spread = _spread(net, params, wide, x, targets)
+    gaps = [
+        _largest_ratio(np.abs(by_engine.per_loss[name].flat - by_reference.per_loss[name].flat), spread[name].flat)
+        for name in net.heads
+    ]
+    return Evidence(
+        losses=dict(chosen.losses),
+        loss_spread=loss_spread,
+        gradients={name: chosen.per_loss[name] for name in net.heads},
+        spread=spread,
+        engine_32={name: narrow.per_loss[name] for name in net.heads},
+        agreement=max(gaps),
+        truth=truth,
+    )
+
+
+def _spread(
+    net: Network, params: Parameters, wide: Parameters, x: Array, targets: Mapping[str, Array]
+) -> tuple[dict[str, Parameters], dict[str, float]]:
+    batch = checked_batch(x, targets, None, n_in=net.n_in, heads=net.heads, dtype=params.dtype)
+    unit = UNIT[str(params.dtype)]
+    factors = {}
+    for name, head in net.heads.items():
+        n_out = head.layers[-1].n_out
+        alone = n_out if head.loss.averages_features and head.loss.reduction != "sum" else 1
+        factors[name] = np.abs(batch.heads[name].coefficients(head.loss, n_out)) * alone
+    spread = {name: np.zeros(layout.size) for name, layout in net.loss_layouts.items()}
+    loss_spread = dict.fromkeys(net.heads, 0.0)
+    narrow = net.empty_gradients(params.dtype, summed=False)
+    exact = net.empty_gradients(np.float64, summed=False)
+    for b in range(batch.size):
+        one = slice(b, b + 1)
+        net.gradients(params, x[one], {name: target[one] for name, target in targets.items()}, summed=False, out=narrow)
+        net.gradients(
+            wide,
+            _widened(x[one]),
+            {name: _widened(target[one]) for name, target in targets.items()},
+            summed=False,
+            out=exact,
+        )
+        for name in net.heads:
+            factor = float(factors[name][b])
+            g32, g64 = narrow.per_loss[name].flat, exact.per_loss[name].flat
+            spread[name] += factor * (np.abs(g32 - g64) + batch.size * unit * np.abs(g64))
+            loss = exact.losses[name]
+            loss_spread[name] += factor * (abs(narrow.losses[name] - loss) + batch.size * unit * abs(loss))
+    return {name: Parameters(net.loss_layouts[name], flat) for name, flat in spread.items()}, loss_spread
+
+
+def _widened(array: Array) -> Array:
+    return array.astype(np.float64) if array.dtype.kind == "f" else array
+
+
+def _largest_ratio(difference: Vector, spread: Vector) -> float:
+    """max difference/spread, with 0/0 = 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(difference == 0.0, 0.0, difference / spread)
+    return float(np.max(ratio, initial=0.0))

@@ -1,0 +1,138 @@
+"""The command line: ``pyengine demo``, ``pyengine info``.
+
+Exit codes: 0 the step is consistent, 1 it is refuted, 2 wrong usage, 3 inconclusive.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .report import Report
+
+EXIT_CODES = {"CONSISTENT": 0, "INCONSISTENT": 1, "INCONCLUSIVE": 3}
+WRONG_USAGE = 2
+NEEDS = "The command line needs typer and rich; install them with: pip install 'pyengine-grad[cli]'"
+
+
+def main() -> None:
+    """The entry point ``pyengine``."""
+    try:
+        import rich  # noqa: F401  # the commands need it; say so now, in one sentence
+        import typer  # noqa: F401
+    except ModuleNotFoundError:
+        sys.exit(_refuse(NEEDS))
+    with contextlib.suppress(AttributeError, ValueError):
+        # A terminal that lacks ∇ shows a question mark; that is better than a traceback.
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    application()()
+
+
+def application() -> Any:
+    """Build the typer application."""
+    import typer
+
+    app = typer.Typer(
+        help="Are the gradients of several losses summed at shared layers? Evidence from your own framework.",
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+    )
+
+    def version(value: bool) -> None:
+        if value:
+            from .runtime import version as number
+
+            typer.echo(f"pyengine {number()}")
+            raise typer.Exit
+
+    @app.callback()
+    def root(
+        _version: bool = typer.Option(
+            False, "--version", callback=version, is_eager=True, help="Show the version and exit."
+        ),
+    ) -> None:
+        pass
+
+    @app.command()
+    def demo(
+        framework: str = typer.Option(
+            "auto", help="auto, keras, torch or builtin; auto takes the first that is installed."
+        ),
+        seed: int = typer.Option(0, help="Chooses the digits and the initial weights."),
+        batch: int = typer.Option(64, help="How many of the 1,797 digits."),
+        json_path: Path | None = typer.Option(  # noqa: B008  # typer reads the default, nothing is shared
+            None, "--json", metavar="PATH", help="Also write the report as JSON."
+        ),
+    ) -> None:
+        """Take one real training step on handwritten digits and judge it."""
+        raise typer.Exit(run_demo(framework, seed, batch, json_path))
+
+    @app.command()
+    def info(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
+        """Show what the engine runs on."""
+        from .runtime import info as facts
+
+        found = facts()
+        if as_json:
+            typer.echo(json.dumps(found))
+            return
+        width = max(map(len, found))
+        for name, value in found.items():
+            typer.echo(f"{name:<{width}}  {', '.join(value) if isinstance(value, list) else value}")
+
+    return app
+
+
+def run_demo(framework: str, seed: int, batch: int, json_path: Path | None = None) -> int:
+    """Run the demo, print its report, and return the exit code."""
+    from . import demo
+
+    if json_path is not None and not json_path.parent.is_dir():
+        return _refuse(f"There is no folder {json_path.parent} to write {json_path.name} into.")
+    try:
+        report = demo.run(framework, seed=seed, batch=batch)  # type: ignore[arg-type]  # run() checks the name
+    except ModuleNotFoundError as error:
+        extra = framework if framework in ("keras", "torch") else "cli"
+        return _refuse(f"{framework} could not be used: {error}. Install it with: pip install 'pyengine-grad[{extra}]'")
+    except ValueError as error:
+        return _refuse(str(error))
+    _print(report)
+    if json_path is not None:
+        write_atomically(json_path, report.to_json() + "\n")
+    return EXIT_CODES[report.verdict]
+
+
+def _print(report: Report) -> None:
+    from rich.console import Console
+
+    from .render import terminal
+
+    if sys.stdout.isatty():
+        terminal.show(report, Console())
+    else:
+        print(terminal.plain(report))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that no reader ever sees half of it."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    part = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _refuse(message: str) -> int:
+    print(message, file=sys.stderr)
+    return WRONG_USAGE

@@ -1,0 +1,224 @@
+"""Optimizer steps as small float64 rules with explicit state, each carrying a bound on what rounding may change.
+
+A rule is a description, not a training loop: ``start`` gives the state before the first step, ``step`` returns the new
+parameters and the new state, and nothing is modified.
+
+With ``unit`` (the unit roundoff of the arithmetic that the real optimizer used, 2⁻²⁴ for float32) and
+``gradient_error`` (elementwise uncertainty of the gradient), ``state.error`` bounds, to first order and elementwise,
+how far that optimizer's parameters may lie from these float64 ones. It is a running error analysis (Higham, *Accuracy
+and Stability of Numerical Algorithms*, 2nd ed. 2002, section 3.3): every float32 operation adds ``unit`` times its
+result, and what came before is passed on through the rule's derivative. Operations are counted so that the Keras and
+the PyTorch order of evaluation are both covered. The cost of float32 hyperparameters is included; it is not small:
+Keras forms 1 - β₂ᵗ from a float32 β₂, which moves the very first step by up to 3e-5 of its length.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import sentence
+
+Vector = npt.NDArray[np.float64]
+Style = Literal["keras", "torch"]
+
+# The root of the smallest normal float32: what sqrt(v) may lose when v is flushed to zero.
+_FLUSHED_ROOT = 2.0**-63
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """What an optimizer remembers between steps: the step count, its slots, and the error bounds of slots and
+    parameters."""
+
+    steps: int
+    slots: dict[str, Vector]
+    slot_errors: dict[str, Vector]
+    error: Vector
+
+
+class Rule(Protocol):
+    """What the checks need from an optimizer."""
+
+    @property
+    def name(self) -> str: ...
+    def start(self, parameters: npt.ArrayLike) -> State: ...
+    def step(
+        self,
+        parameters: npt.ArrayLike,
+        gradient: npt.ArrayLike,
+        state: State,
+        *,
+        unit: float = 0.0,
+        gradient_error: npt.ArrayLike = 0.0,
+    ) -> tuple[Vector, State]: ...
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam (Kingma & Ba, ICLR 2015).
+
+    ``style="torch"`` is their Algorithm 1: p ← p - lr·m̂/(√v̂ + ε) with m̂ = m/(1-β₁ᵗ), v̂ = v/(1-β₂ᵗ), as documented
+    for ``torch.optim.Adam``. ``style="keras"`` is the reordered form at the end of their section 2: p ← p -
+    lr·√(1-β₂ᵗ)/(1-β₁ᵗ)·m/(√v + ε), as documented for ``keras.optimizers.Adam`` ("epsilon hat"). The same ε is therefore
+    1/√(1-β₂ᵗ) times as strong in Keras, some 32 times in the first step. ``epsilon`` defaults to Keras' 1e-7; PyTorch's
+    is 1e-8.
+
+    Raises ``ValueError`` for hyperparameters out of range.
+
+    >>> rule = Adam(learning_rate=0.1, epsilon=0.0)
+    >>> parameters, state = rule.step([1.0, 1.0], [0.5, -2.0], rule.start([1.0, 1.0]))
+    >>> [round(float(p), 12) for p in parameters]
+    [0.9, 1.1]
+    """
+
+    learning_rate: float = 1e-3
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-7
+    style: Style = "keras"
+    name: str = field(default="Adam", init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _require("learning_rate", self.learning_rate, 0.0, math.inf)
+        _require("beta_1", self.beta_1, 0.0, 1.0)
+        _require("beta_2", self.beta_2, 0.0, 1.0)
+        _require("epsilon", self.epsilon, 0.0, math.inf)
+        if self.style not in ("keras", "torch"):
+            raise ValueError(
+                sentence(
+                    "style",
+                    got=f"is {self.style!r}",
+                    expected='"keras" or "torch"',
+                    remedy="They place epsilon differently.",
+                )
+            )
+
+    def start(self, parameters: npt.ArrayLike) -> State:
+        """The state before the first step: both moments zero."""
+        return _start(parameters, ("momentum", "velocity"))
+
+    def step(
+        self,
+        parameters: npt.ArrayLike,
+        gradient: npt.ArrayLike,
+        state: State,
+        *,
+        unit: float = 0.0,
+        gradient_error: npt.ArrayLike = 0.0,
+    ) -> tuple[Vector, State]:
+        """One step: the new parameters and the new state, float64, of the shape of ``parameters``."""
+        p, g, t = _vector(parameters), _vector(gradient), state.steps + 1
+        dg = np.abs(_vector(gradient_error))
+        c1, c2 = 1.0 - self.beta_1, 1.0 - self.beta_2
+        m0, v0 = state.slots["momentum"], state.slots["velocity"]
+        m = m0 + (g - m0) * c1
+        v = v0 + (g * g - v0) * c2
+        # Per slot: the constant, the difference, the product, and the final sum; the square besides for v.
+        dm = self.beta_1 * state.slot_errors["momentum"] + c1 * dg
+        dm = dm + unit * (np.abs(m) + 3.0 * c1 * (np.abs(g) + np.abs(m0)) + 2.0 * self.beta_1 * np.abs(m0))
+        dv = self.beta_2 * state.slot_errors["velocity"] + 2.0 * c2 * np.abs(g) * dg
+        dv = dv + unit * (v + 4.0 * c2 * (g * g + v0) + 2.0 * self.beta_2 * v0)
+
+        left_1, left_2 = 1.0 - self.beta_1**t, 1.0 - self.beta_2**t
+        root = np.sqrt(v)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            droot = np.where(v > 0.0, dv / (2.0 * root), np.sqrt(dv)) + unit * root
+        if unit > 0.0:
+            droot = droot + _FLUSHED_ROOT
+        epsilon = self.epsilon if self.style == "keras" else self.epsilon * math.sqrt(left_2)
+        below = root + epsilon
+        dbelow = droot + unit * (3.0 * epsilon + 3.0 * below)
+        scale = self.learning_rate * math.sqrt(left_2) / left_1
+        # β rounded to the working precision, the power, the difference: the cancellation in 1 - βᵗ magnifies all three.
+        dleft_1 = unit * ((t + 2) * self.beta_1**t / left_1 + 1.0)
+        dleft_2 = unit * ((t + 2) * self.beta_2**t / left_2 + 1.0)
+        dscale = dleft_1 + dleft_2 / 2.0 + 4.0 * unit
+        with np.errstate(divide="ignore", invalid="ignore"):
+            move = np.where(below > 0.0, scale * m / below, 0.0)
+            dmove = np.where(
+                below > 0.0, scale * dm / below + np.abs(move) * (dscale + dbelow / below + 4.0 * unit), 0.0
+            )
+        after = p - move
+        error = state.error + dmove + unit * np.abs(after)
+        return after, State(t, {"momentum": m, "velocity": v}, {"momentum": dm, "velocity": dv}, error)
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent, with momentum if asked: b ← momentum·b + g, p ← p - lr·b.
+
+    With ``nesterov`` the step is lr·(g + momentum·b) (Sutskever et al., ICML 2013, in the form of ``torch.optim.SGD``).
+    ``keras.optimizers.SGD`` keeps -lr·b instead of b, which is the same step as long as the learning rate stays.
+
+    Raises ``ValueError`` for hyperparameters out of range.
+
+    >>> rule = SGD(learning_rate=0.5)
+    >>> rule.step([1.0], [0.5], rule.start([1.0]))[0]
+    array([0.75])
+    """
+
+    learning_rate: float = 0.01
+    momentum: float = 0.0
+    nesterov: bool = False
+    name: str = field(default="SGD", init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _require("learning_rate", self.learning_rate, 0.0, math.inf)
+        _require("momentum", self.momentum, 0.0, 1.0)
+
+    def start(self, parameters: npt.ArrayLike) -> State:
+        """The state before the first step: no momentum."""
+        return _start(parameters, ("momentum",))
+
+    def step(
+        self,
+        parameters: npt.ArrayLike,
+        gradient: npt.ArrayLike,
+        state: State,
+        *,
+        unit: float = 0.0,
+        gradient_error: npt.ArrayLike = 0.0,
+    ) -> tuple[Vector, State]:
+        """One step: the new parameters and the new state, float64, of the shape of ``parameters``."""
+        p, g = _vector(parameters), _vector(gradient)
+        dg = np.abs(_vector(gradient_error))
+        b0 = state.slots["momentum"]
+        kept = self.momentum * b0
+        b = kept + g
+        # Keras scales by the learning rate first, so each term carries two roundings more than in PyTorch.
+        db = (
+            self.momentum * state.slot_errors["momentum"]
+            + dg
+            + unit * (2.0 * np.abs(kept) + 2.0 * np.abs(g) + np.abs(b))
+        )
+        way, dway = b, db
+        if self.nesterov:
+            way = g + self.momentum * b
+            dway = dg + self.momentum * db + unit * (2.0 * np.abs(g) + 2.0 * np.abs(self.momentum * b) + np.abs(way))
+        after = p - self.learning_rate * way
+        error = state.error + self.learning_rate * (dway + 2.0 * unit * np.abs(way)) + unit * np.abs(after)
+        return after, State(state.steps + 1, {"momentum": b}, {"momentum": db}, error)
+
+
+def _start(parameters: npt.ArrayLike, slots: tuple[str, ...]) -> State:
+    shape = np.shape(parameters)
+    return State(
+        0, {name: np.zeros(shape) for name in slots}, {name: np.zeros(shape) for name in slots}, np.zeros(shape)
+    )
+
+
+def _vector(values: npt.ArrayLike) -> Vector:
+    return np.asarray(values, dtype=np.float64)
+
+
+def _require(argument: str, value: float, low: float, high: float) -> None:
+    if not (math.isfinite(value) and low <= value < high):
+        span = f"[{low:g}, {high:g})" if math.isfinite(high) else f"of at least {low:g}"
+        raise ValueError(
+            sentence(argument, got=f"is {value}", expected=f"a number {span}", remedy="Check the optimizer's settings.")
+        )
