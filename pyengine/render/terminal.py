@@ -201,7 +201,7 @@ def _finding(found: Standing, verdict: str, reason: str) -> Text:
 
 
 def _table(*columns: Column) -> Table:
-    """A table without lines. Columns given by name alone may fold when the terminal is narrow; the others keep their width."""
+    """A table without lines: columns given by name alone may fold in a narrow terminal, the others keep their width."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for column in columns:
         if isinstance(column, str):
