@@ -1,10 +1,12 @@
 """Gradients in ball arithmetic: every number is a midpoint with a radius, and the exact value provably lies within it.
 
-Written from the formulas once more, sharing no code with the kernel, the reference or the oracle. Source of the arithmetic:
-Johansson, "Arb: efficient arbitrary-precision midpoint-radius interval arithmetic", IEEE Trans. Comput. 66, 2017.
+Written from the formulas once more, sharing no code with the kernel, the reference or the oracle. Source of the
+arithmetic: Johansson, "Arb: efficient arbitrary-precision midpoint-radius interval arithmetic", IEEE Trans. Comput. 66,
+2017.
 
-With ``unit`` above 0 every step is widened by what an arithmetic of that unit roundoff may lose in it (:class:`Rounding`), so
-the balls then contain whatever such an arithmetic may return: a rounding bound for the whole network, derived step by step.
+With ``unit`` above 0 every step is widened by what an arithmetic of that unit roundoff may lose in it
+(:class:`Rounding`), so the balls then contain whatever such an arithmetic may return: a rounding bound for the whole
+network, derived step by step.
 """
 
 from __future__ import annotations
@@ -35,8 +37,8 @@ class KinkInDoubt(ArithmeticError):
 class Rounding:
     """What an arithmetic may lose: ``unit`` is its largest relative error in one addition, multiplication or division.
 
-    * A scalar product of n terms loses at most (n + 1)·unit·Σ|a·b|, in any order (Higham 2002, eq. 3.5; a bias counts as a
-      term). Double-double: (4n + 16)·u² against a unit of 16·u².
+    * A scalar product of n terms loses at most (n + 1)·unit·Σ|a·b|, in any order (Higham 2002, eq. 3.5; a bias counts as
+      a term). Double-double: (4n + 16)·u² against a unit of 16·u².
     * An elementary function loses at most 32 units of its value: NumPy's are within 4 ulp, the oracle's within 2^-99.
     * What cancels, or has a rounded argument, loses that much of the parts that it is made of; each place says which.
     """
@@ -146,7 +148,8 @@ def activation(name: str, slope: arb, z: arb, rounding: Rounding) -> tuple[arb, 
 def softmax_loss(z: Balls, y: Balls, bounds: tuple[float, float] | None, rounding: Rounding) -> tuple[arb, Balls]:
     """l and ∂l/∂z of one sample: cross-entropy of softmax z, clipped to the bounds if there are any.
 
-    With m_j = z_j - max z and ℓ = log Σ e^m, a probability p loses 8·(n + 4 + |m| + ℓ) units of itself, log p as many units.
+    With m_j = z_j - max z and ℓ = log Σ e^m, a probability p loses 8·(n + 4 + |m| + ℓ) units of itself, and log p as
+    many units.
     """
     top = max(z, key=lambda value: float(value.mid()))
     m = z - top
@@ -336,7 +339,7 @@ def outside(balls: BallGradients, high: Any, low: pe.Gradients | None = None) ->
     """Name every number of ``high + low`` that its ball does not contain; a Gramian is looked at where there is one."""
     strayed: list[str] = []
 
-    def look(label: str, enclosure: Balls, a: Any, b: Any) -> None:
+    def look(label: str, enclosure: Any, a: Any, b: Any) -> None:
         a = np.asarray(a, dtype=np.float64)
         b = np.zeros_like(a) if b is None else np.asarray(b)
         enclosure = np.asarray(enclosure, dtype=object)

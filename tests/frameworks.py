@@ -1,12 +1,12 @@
 """The same gradients from PyTorch's and JAX's own autograd, over their own activations and losses.
 
-Both functions take the arguments of ``Network.gradients`` and return what it returns, in the dtype of the parameters. Only
-the layers are stacked here; what is not in ``torch.nn.functional`` or ``jax.nn`` is written with their primitives, forward
-only. Sample weights are rounded to the dtype of the parameters. A missing framework raises ``ModuleNotFoundError`` when a
-function is called, so that a test can skip with ``pytest.importorskip``.
+Both functions take the arguments of ``Network.gradients`` and return what it returns, in the dtype of the parameters.
+Only the layers are stacked here; what is not in ``torch.nn.functional`` or ``jax.nn`` is written with their primitives,
+forward only. Sample weights are rounded to the dtype of the parameters. A missing framework raises
+``ModuleNotFoundError`` when a function is called, so that a test can skip with ``pytest.importorskip``.
 
-Where conventions at kinks differ from pyengine's: ``jax.nn.leaky_relu`` has slope 1 at 0, and ``jnp.clip`` passes half of a
-gradient where a probability equals a bound.
+Where conventions at kinks differ from pyengine's: ``jax.nn.leaky_relu`` has slope 1 at 0, and ``jnp.clip`` passes half
+of a gradient where a probability equals a bound.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _reduced(loss: pe.Loss, values: Any, weights: Any) -> Any:
 def jax_gradients(
     net: pe.Network, params: pe.Parameters, x: Any, targets: Mapping[str, Any], sample_weight: Any = None
 ) -> FrameworkGradients:
-    """``jax.vjp`` of the losses, pulled back from every loss and from their weighted sum; compiled once per structure."""
+    """``jax.vjp`` of the losses, pulled back from each and from their weighted sum; compiled once per structure."""
     import jax
 
     batch = _checked(net, params, x, targets, sample_weight)
@@ -196,7 +196,8 @@ def _jax_compiled(n_in: int, trunk: Any, heads: Any, dtype: str) -> Callable[...
         return values, share @ values, jax.vmap(pullback)(seeds)[0]
 
     # Compiling is nearly all of the time, and optimising nearly all of the compiling.
-    return jax.jit(both, compiler_options={"xla_backend_optimization_level": 0})
+    compiled: Callable[..., Any] = jax.jit(both, compiler_options={"xla_backend_optimization_level": 0})
+    return compiled
 
 
 def _jax_activation(activation: pe.Activation, z: Any) -> Any:
