@@ -10,16 +10,15 @@
 namespace pyengine {
 
 struct Kernels {
-    KernelTable<float> single;
-    KernelTable<double> dual;
+  KernelTable<float> f32;
+  KernelTable<double> f64;
 
-    template <class T>
-    const KernelTable<T>& of() const {
-        if constexpr (sizeof(T) == sizeof(float))
-            return single;
-        else
-            return dual;
-    }
+  template <class T> const KernelTable<T>& of() const {
+    if constexpr (sizeof(T) == sizeof(float))
+      return f32;
+    else
+      return f64;
+  }
 };
 
 extern const Kernels naive_kernels, sse2_kernels, avx2_kernels, avx512_kernels;
@@ -34,4 +33,4 @@ const Kernels& kernels();
 /// Chooses by name from now on; throws std::invalid_argument as above.
 void choose_isa(std::string_view name);
 
-}  // namespace pyengine
+} // namespace pyengine

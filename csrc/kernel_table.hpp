@@ -11,107 +11,98 @@ namespace pyengine {
 
 /// Rows of a matrix in equal segments, one segment per loss: row r starts at
 /// base + (r / per_segment)·segment_stride + (r % per_segment)·stride.
-template <class T>
-struct Rows {
-    T* base;
-    std::ptrdiff_t stride;
-    int per_segment;
-    std::ptrdiff_t segment_stride;
+template <class T> struct Rows {
+  T* base;
+  std::ptrdiff_t stride;
+  int per_segment;
+  std::ptrdiff_t segment_stride;
 
-    T* row(int r) const {
-        return base + (r / per_segment) * segment_stride + (r % per_segment) * stride;
-    }
+  T* row(int r) const { return base + (r / per_segment) * segment_stride + (r % per_segment) * stride; }
 };
 
 /// C (rows, n) = A (rows, k)·B (k, n) [+ bias (n)], or C += A·B; B packed.
-template <class T>
-struct Product {
-    int rows, k, n;
-    Rows<const T> a;
-    const T* packed;
-    Rows<T> c;
-    const T* bias;  // may be null
-    bool accumulate;
+template <class T> struct Product {
+  int rows, k, n;
+  Rows<const T> a;
+  const T* packed;
+  Rows<T> c;
+  const T* bias; // may be null
+  bool accumulate;
 };
 
 /// A right operand B (k, n) to be packed from a weight matrix: B = Wᵀ with W (n, k), or B = W with W (k, n).
-template <class T>
-struct Packing {
-    int k, n;
-    const T* w;
-    bool transposed;
-    T* packed;
+template <class T> struct Packing {
+  int k, n;
+  const T* w;
+  bool transposed;
+  T* packed;
 };
 
 /// One tile of the weight gradients of one layer, for all losses ("streams") at once:
 /// dW_s[m, n] = Σ_rows delta_s[row, m]·x[row, n] for m in [m_begin, m_end), n in [n_begin, n_end),
 /// and on the last chunk of rows the weighted sum Σ_s weight_s·dW_s.
-template <class T>
-struct WeightTile {
-    int rows, n_out, n_in;
-    int m_begin, m_end, n_begin, n_end;
-    const T* x;                     // (rows, n_in)
-    int streams;
-    const T* delta;                 // (streams, ·, n_out)
-    std::ptrdiff_t stream_stride;
-    T* const* grad;                 // per stream, a flat gradient in which
-    std::size_t offset;             // this layer's weight (n_out, n_in) begins
-    T* summed;                      // (n_out, n_in), may be null
-    const double* weight;           // per stream
-    bool first_chunk, last_chunk;   // of the batch's rows
+template <class T> struct WeightTile {
+  int rows, n_out, n_in;
+  int m_begin, m_end, n_begin, n_end;
+  const T* x; // (rows, n_in)
+  int streams;
+  const T* delta; // (streams, ·, n_out)
+  std::ptrdiff_t stream_stride;
+  T* const* grad;               // per stream, a flat gradient in which
+  std::size_t offset;           // this layer's weight (n_out, n_in) begins
+  T* summed;                    // (n_out, n_in), may be null
+  const double* weight;         // per stream
+  bool first_chunk, last_chunk; // of the batch's rows
 };
 
 /// The bias gradients of one layer over the columns [n_begin, n_end): db_s[n] = Σ_rows delta_s[row, n].
-template <class T>
-struct BiasTile {
-    int rows, n_out;
-    int n_begin, n_end;
-    int streams;
-    const T* delta;                 // (streams, ·, n_out)
-    std::ptrdiff_t stream_stride;
-    T* const* grad;                 // per stream, a flat gradient in which
-    std::size_t offset;             // this layer's bias (n_out) begins
-    T* summed;                      // (n_out), may be null
-    const double* weight;           // per stream
-    bool first_chunk, last_chunk;
+template <class T> struct BiasTile {
+  int rows, n_out;
+  int n_begin, n_end;
+  int streams;
+  const T* delta; // (streams, ·, n_out)
+  std::ptrdiff_t stream_stride;
+  T* const* grad;       // per stream, a flat gradient in which
+  std::size_t offset;   // this layer's bias (n_out) begins
+  T* summed;            // (n_out), may be null
+  const double* weight; // per stream
+  bool first_chunk, last_chunk;
 };
 
 /// One loss over some rows: losses[i] = coefficient_i·l(z_i, y_i), delta_i = scale·coefficient_i·∂l/∂z_i.
-template <class T>
-struct LossRows {
-    Loss kind;
-    double label_smoothing, huber_delta;
-    int rows, n_out;
-    const T* z;                     // (rows, n_out)
-    const std::int64_t* classes;    // (rows), or null: then
-    const T* target;                // (rows, n_out)
-    const double* coefficient;      // (rows)
-    double scale;
-    T* delta;                       // (rows, n_out)
-    double* losses;                 // (rows)
+template <class T> struct LossRows {
+  Loss kind;
+  double label_smoothing, huber_delta;
+  int rows, n_out;
+  const T* z;                  // (rows, n_out)
+  const std::int64_t* classes; // (rows), or null: then
+  const T* target;             // (rows, n_out)
+  const double* coefficient;   // (rows)
+  double scale;
+  T* delta;       // (rows, n_out)
+  double* losses; // (rows)
 };
 
-template <class T>
-struct KernelTable {
-    const char* isa;
-    int panel;      // columns of a packed right operand that one packing task handles together
-    int row_tile;   // rows of a register tile; row blocks are cut to multiples of it
-    int m_tile, n_tile;  // how large a tile of weight gradients is worth a task
+template <class T> struct KernelTable {
+  const char* isa;
+  int panel;          // columns of a packed right operand that one packing task handles together
+  int row_tile;       // rows of a register tile; row blocks are cut to multiples of it
+  int m_tile, n_tile; // how large a tile of weight gradients is worth a task
 
-    std::size_t (*packed_size)(int k, int n);
-    std::size_t (*scratch_size)();
-    void (*pack)(const Packing<T>&, int panel_begin, int panel_end);
-    void (*product)(const Product<T>&, T* scratch);
-    void (*weight_gradient)(const WeightTile<T>&, T* scratch);
-    void (*bias_gradient)(const BiasTile<T>&);
+  std::size_t (*packed_size)(int k, int n);
+  std::size_t (*scratch_size)();
+  void (*pack)(const Packing<T>&, int panel_begin, int panel_end);
+  void (*product)(const Product<T>&, T* scratch);
+  void (*weight_gradient)(const WeightTile<T>&, T* scratch);
+  void (*bias_gradient)(const BiasTile<T>&);
 
-    void (*activation_forward)(Activation, double slope, std::size_t count, const T* z, T* h);
-    /// g_s *= f'(z) for every stream s; z is read only where derivative_needs_z, h elsewhere.
-    void (*activation_backward)(Activation, double slope, std::size_t count, const T* z, const T* h, int streams, T* g,
-                                std::ptrdiff_t stream_stride);
-    void (*loss)(const LossRows<T>&);
-    /// Σ a_i·b_i in double.
-    double (*dot)(std::size_t count, const T* a, const T* b);
+  void (*activation_forward)(Activation, double slope, std::size_t count, const T* z, T* h);
+  /// g_s *= f'(z) for every stream s; z is read only where derivative_needs_z, h elsewhere.
+  void (*activation_backward)(Activation, double slope, std::size_t count, const T* z, const T* h, int streams, T* g,
+                              std::ptrdiff_t stream_stride);
+  void (*loss)(const LossRows<T>&);
+  /// Σ a_i·b_i in double.
+  double (*dot)(std::size_t count, const T* a, const T* b);
 };
 
-}  // namespace pyengine
+} // namespace pyengine

@@ -7,104 +7,93 @@
 namespace pyengine {
 namespace {
 
-template <class S>
-struct One {
-    using Scalar = S;
+template <class S> struct One {
+  using Scalar = S;
 };
 
-std::size_t packed_size(int k, int n) {
-    return static_cast<std::size_t>(k) * static_cast<std::size_t>(n);
-}
+std::size_t packed_size(int k, int n) { return static_cast<std::size_t>(k) * static_cast<std::size_t>(n); }
 
-std::size_t scratch_size() {
-    return 0;
-}
+std::size_t scratch_size() { return 0; }
 
 /// packed (k, n), row by row.
-template <class T>
-void pack(const Packing<T>& p, int begin, int end) {
-    const std::ptrdiff_t row = p.transposed ? 1 : p.n, column = p.transposed ? p.k : 1;
-    for (std::ptrdiff_t i = 0; i < p.k; ++i)
-        for (std::ptrdiff_t j = begin; j < end; ++j) p.packed[i * p.n + j] = p.w[i * row + j * column];
+template <class T> void pack(const Packing<T>& p, int begin, int end) {
+  const std::ptrdiff_t row = p.transposed ? 1 : p.n, column = p.transposed ? p.k : 1;
+  for (std::ptrdiff_t i = 0; i < p.k; ++i)
+    for (std::ptrdiff_t j = begin; j < end; ++j) p.packed[i * p.n + j] = p.w[i * row + j * column];
 }
 
-template <class T>
-void product(const Product<T>& p, T*) {
-    for (int i = 0; i < p.rows; ++i) {
-        const T* a = p.a.row(i);
-        T* c = p.c.row(i);
-        for (int j = 0; j < p.n; ++j) {
-            T sum = p.bias ? p.bias[j] : T(0);
-            for (std::ptrdiff_t l = 0; l < p.k; ++l) sum += a[l] * p.packed[l * p.n + j];
-            c[j] = p.accumulate ? c[j] + sum : sum;
-        }
+template <class T> void product(const Product<T>& p, T*) {
+  for (int i = 0; i < p.rows; ++i) {
+    const T* a = p.a.row(i);
+    T* c = p.c.row(i);
+    for (int j = 0; j < p.n; ++j) {
+      T sum = p.bias ? p.bias[j] : T(0);
+      for (std::ptrdiff_t l = 0; l < p.k; ++l) sum += a[l] * p.packed[l * p.n + j];
+      c[j] = p.accumulate ? c[j] + sum : sum;
+    }
+  }
+}
+
+template <class T> void weight_gradient(const WeightTile<T>& w, T*) {
+  for (std::ptrdiff_t m = w.m_begin; m < w.m_end; ++m)
+    for (std::ptrdiff_t n = w.n_begin; n < w.n_end; ++n) {
+      const std::ptrdiff_t at = m * w.n_in + n;
+      T total = T(0);
+      for (int s = 0; s < w.streams; ++s) {
+        T* dw = w.grad[s] + w.offset;
+        T sum = w.first_chunk ? T(0) : dw[at];
+        for (std::ptrdiff_t r = 0; r < w.rows; ++r)
+          sum += w.delta[s * w.stream_stride + r * w.n_out + m] * w.x[r * w.n_in + n];
+        dw[at] = sum;
+        total += static_cast<T>(w.weight[s]) * sum;
+      }
+      if (w.summed && w.last_chunk) w.summed[at] = total;
     }
 }
 
-template <class T>
-void weight_gradient(const WeightTile<T>& w, T*) {
-    for (std::ptrdiff_t m = w.m_begin; m < w.m_end; ++m)
-        for (std::ptrdiff_t n = w.n_begin; n < w.n_end; ++n) {
-            const std::ptrdiff_t at = m * w.n_in + n;
-            T total = T(0);
-            for (int s = 0; s < w.streams; ++s) {
-                T* dw = w.grad[s] + w.offset;
-                T sum = w.first_chunk ? T(0) : dw[at];
-                for (std::ptrdiff_t r = 0; r < w.rows; ++r)
-                    sum += w.delta[s * w.stream_stride + r * w.n_out + m] * w.x[r * w.n_in + n];
-                dw[at] = sum;
-                total += static_cast<T>(w.weight[s]) * sum;
-            }
-            if (w.summed && w.last_chunk) w.summed[at] = total;
-        }
-}
-
-template <class T>
-void bias_gradient(const BiasTile<T>& b) {
-    for (std::ptrdiff_t n = b.n_begin; n < b.n_end; ++n) {
-        T total = T(0);
-        for (int s = 0; s < b.streams; ++s) {
-            T* db = b.grad[s] + b.offset;
-            T sum = b.first_chunk ? T(0) : db[n];
-            for (std::ptrdiff_t r = 0; r < b.rows; ++r) sum += b.delta[s * b.stream_stride + r * b.n_out + n];
-            db[n] = sum;
-            total += static_cast<T>(b.weight[s]) * sum;
-        }
-        if (b.summed && b.last_chunk) b.summed[n] = total;
+template <class T> void bias_gradient(const BiasTile<T>& b) {
+  for (std::ptrdiff_t n = b.n_begin; n < b.n_end; ++n) {
+    T total = T(0);
+    for (int s = 0; s < b.streams; ++s) {
+      T* db = b.grad[s] + b.offset;
+      T sum = b.first_chunk ? T(0) : db[n];
+      for (std::ptrdiff_t r = 0; r < b.rows; ++r) sum += b.delta[s * b.stream_stride + r * b.n_out + n];
+      db[n] = sum;
+      total += static_cast<T>(b.weight[s]) * sum;
     }
+    if (b.summed && b.last_chunk) b.summed[n] = total;
+  }
 }
 
-template <class T>
-double dot(std::size_t count, const T* a, const T* b) {
-    double sum = 0;
-    for (std::size_t i = 0; i < count; ++i) sum += static_cast<double>(a[i]) * static_cast<double>(b[i]);
-    return sum;
+template <class T> double dot(std::size_t count, const T* a, const T* b) {
+  double sum = 0;
+  for (std::size_t i = 0; i < count; ++i) sum += static_cast<double>(a[i]) * static_cast<double>(b[i]);
+  return sum;
 }
 
-template <class T>
-constexpr KernelTable<T> table() {
-    using V = One<T>;
-    return {
-        .isa = "naive",
-        .panel = 1,
-        .row_tile = 1,
-        .m_tile = 64,
-        .n_tile = 64,
-        .packed_size = packed_size,
-        .scratch_size = scratch_size,
-        .pack = pack<T>,
-        .product = product<T>,
-        .weight_gradient = weight_gradient<T>,
-        .bias_gradient = bias_gradient<T>,
-        .activation_forward = ops::Elementwise<V>::forward,
-        .activation_backward = ops::Elementwise<V>::backward,
-        .loss = ops::Losses<V>::rows,
-        .dot = dot<T>,
-    };
+template <class T> constexpr KernelTable<T> table() {
+  using V = One<T>;
+  return {
+      .isa = "naive",
+      .panel = 1,
+      .row_tile = 1,
+      .m_tile = 64,
+      .n_tile = 64,
+      .packed_size = packed_size,
+      .scratch_size = scratch_size,
+      .pack = pack<T>,
+      .product = product<T>,
+      .weight_gradient = weight_gradient<T>,
+      .bias_gradient = bias_gradient<T>,
+      .activation_forward = ops::Elementwise<V>::forward,
+      .activation_backward = ops::Elementwise<V>::backward,
+      .loss = ops::Losses<V>::rows,
+      .dot = dot<T>,
+  };
 }
 
-}  // namespace
+} // namespace
 
 constinit const Kernels naive_kernels{table<float>(), table<double>()};
 
-}  // namespace pyengine
+} // namespace pyengine

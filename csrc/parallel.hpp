@@ -23,9 +23,9 @@ void set_num_threads(int n);
 
 constexpr bool has_openmp() {
 #ifdef _OPENMP
-    return true;
+  return true;
 #else
-    return false;
+  return false;
 #endif
 }
 
@@ -35,49 +35,48 @@ namespace detail {
 
 inline void pause() {
 #if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
+  __builtin_ia32_pause();
 #endif
 }
 
 struct alignas(64) Claims {
-    std::atomic<int> next{0};
-    std::atomic<int> done{0};
+  std::atomic<int> next{0};
+  std::atomic<int> done{0};
 };
 
-}  // namespace detail
+} // namespace detail
 
 /// Runs body(phase, task, thread) for every task of every phase, phase by phase; body must not throw.
-template <class Body>
-void run_phases(int threads, std::span<const int> tasks, Body body) {
+template <class Body> void run_phases(int threads, std::span<const int> tasks, Body body) {
 #ifdef _OPENMP
-    if (threads > 1) {
-        detail::Claims claims[max_phases];
+  if (threads > 1) {
+    detail::Claims claims[max_phases];
 #pragma omp parallel num_threads(threads)
-        {
-            const int thread = omp_get_thread_num();
-            for (std::size_t phase = 0; phase < tasks.size(); ++phase) {
-                detail::Claims& claim = claims[phase];
-                const int count = tasks[phase];
-                for (int task; (task = claim.next.fetch_add(1, std::memory_order_relaxed)) < count;) {
-                    body(phase, task, thread);
-                    claim.done.fetch_add(1, std::memory_order_release);
-                }
-                for (int spins = 0; claim.done.load(std::memory_order_acquire) < count; ++spins) {
-                    // The thread that holds the last task may need this processor.
-                    if (spins < 10000)
-                        detail::pause();
-                    else
-                        sched_yield();
-                }
-            }
+    {
+      const int thread = omp_get_thread_num();
+      for (std::size_t phase = 0; phase < tasks.size(); ++phase) {
+        detail::Claims& claim = claims[phase];
+        const int count = tasks[phase];
+        for (int task; (task = claim.next.fetch_add(1, std::memory_order_relaxed)) < count;) {
+          body(phase, task, thread);
+          claim.done.fetch_add(1, std::memory_order_release);
         }
-        return;
+        for (int spins = 0; claim.done.load(std::memory_order_acquire) < count; ++spins) {
+          // The thread that holds the last task may need this processor.
+          if (spins < 10000)
+            detail::pause();
+          else
+            sched_yield();
+        }
+      }
     }
+    return;
+  }
 #else
-    (void)threads;
+  (void)threads;
 #endif
-    for (std::size_t phase = 0; phase < tasks.size(); ++phase)
-        for (int task = 0; task < tasks[phase]; ++task) body(phase, task, 0);
+  for (std::size_t phase = 0; phase < tasks.size(); ++phase)
+    for (int task = 0; task < tasks[phase]; ++task) body(phase, task, 0);
 }
 
-}  // namespace pyengine
+} // namespace pyengine

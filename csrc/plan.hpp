@@ -1,5 +1,5 @@
-// How one chunk of a batch is worked through: which buffers hold what, and how the work is cut into tasks. A plan depends
-// on sizes alone, so it is made once and used for every call of the same kind.
+// How one chunk of a batch is worked through: which buffers hold what, and how the work is cut into tasks. A plan
+// depends on sizes alone, so it is made once and used for every call of the same kind.
 #pragma once
 
 #include <cstddef>
@@ -11,67 +11,64 @@
 namespace pyengine {
 
 enum class Wanted : unsigned char {
-    outputs,   // forward only
-    per_loss,  // a stream of deltas per loss goes back through the trunk; the sum comes from the same tiles
-    summed,    // the weighted deltas meet at the trunk's output: one stream
+  outputs,  // forward only
+  per_loss, // a stream of deltas per loss goes back through the trunk; the sum comes from the same tiles
+  summed,   // the weighted deltas meet at the trunk's output: one stream
 };
 
 inline constexpr std::size_t absent = static_cast<std::size_t>(-1);
 
 /// A layer's buffers, as offsets into the workspace.
 struct LayerPlan {
-    const Layer* layer;
-    int head;                     // -1 in the trunk
-    std::size_t forward_weights;  // Wᵀ packed
-    std::size_t backward_weights; // W packed; absent where no gradient goes further back
-    std::size_t z, h;             // (rows, n_out); the same where the derivative does not need z
-    std::size_t delta;            // (streams, rows, n_out): ∂L/∂z
-    int streams;
+  const Layer* layer;
+  int head;                     // -1 in the trunk
+  std::size_t forward_weights;  // Wᵀ packed
+  std::size_t backward_weights; // W packed; absent where no gradient goes further back
+  std::size_t z, h;             // (rows, n_out); the same where the derivative does not need z
+  std::size_t delta;            // (streams, rows, n_out): ∂L/∂z
+  int streams;
 };
 
 struct PackTask {
-    int layer;
-    bool forward;
-    int panel_begin, panel_end;
+  int layer;
+  bool forward;
+  int panel_begin, panel_end;
 };
 
 struct WeightTask {
-    int layer;
-    bool bias;
-    int m_begin, m_end, n_begin, n_end;
+  int layer;
+  bool bias;
+  int m_begin, m_end, n_begin, n_end;
 };
 
 struct Plan {
-    Wanted wanted;
-    int rows;       // of a full chunk
-    int row_block;  // of a task
-    int streams;    // in the trunk
+  Wanted wanted;
+  int rows;      // of a full chunk
+  int row_block; // of a task
+  int streams;   // in the trunk
 
-    std::vector<LayerPlan> layers;  // the trunk's, then each head's
-    std::vector<int> head_first;    // index of each head's first layer; the trunk's end is head_first[0]
-    std::vector<PackTask> packing;
-    std::vector<WeightTask> weights;
+  std::vector<LayerPlan> layers; // the trunk's, then each head's
+  std::vector<int> head_first;   // index of each head's first layer; the trunk's end is head_first[0]
+  std::vector<PackTask> packing;
+  std::vector<WeightTask> weights;
 
-    std::size_t workspace = 0;  // numbers of the call's type
-    std::size_t scratch = 0;    // the same, per thread
-    double flops = 0;           // of a full chunk
+  std::size_t workspace = 0; // numbers of the call's type
+  std::size_t scratch = 0;   // the same, per thread
+  double flops = 0;          // of a full chunk
 
-    int trunk_end() const {
-        return head_first.front();
-    }
-    int head_end(std::size_t head) const {
-        return head + 1 < head_first.size() ? head_first[head + 1] : static_cast<int>(layers.size());
-    }
+  int trunk_end() const { return head_first.front(); }
+  int head_end(std::size_t head) const {
+    return head + 1 < head_first.size() ? head_first[head + 1] : static_cast<int>(layers.size());
+  }
 };
 
 /// Rows that go through the network together: enough to keep the weights' cost per row small, few enough to bound the
 /// workspace whatever the batch.
 inline constexpr int chunk_rows = 1024;
 
-template <class T>
-Plan make_plan(const Net& net, const KernelTable<T>& kernels, int rows, Wanted wanted);
+template <class T> Plan make_plan(const Net& net, const KernelTable<T>& kernels, int rows, Wanted wanted);
 
 extern template Plan make_plan(const Net&, const KernelTable<float>&, int, Wanted);
 extern template Plan make_plan(const Net&, const KernelTable<double>&, int, Wanted);
 
-}  // namespace pyengine
+} // namespace pyengine

@@ -12,83 +12,72 @@
 
 namespace pyengine {
 
-template <class T>
-struct Workspace {
-    const KernelTable<T>* kernels;
-    Plan plan;
-    int threads;
+template <class T> struct Workspace {
+  const KernelTable<T>* kernels;
+  Plan plan;
+  int threads;
 
-    T* numbers;                        // plan.workspace of them
-    std::vector<double> coefficients;  // (heads, rows)
-    std::vector<double> row_losses;    // (heads, rows)
-    std::vector<double> weights;       // (heads)
+  T* numbers;                       // plan.workspace of them
+  std::vector<double> coefficients; // (heads, rows)
+  std::vector<double> row_losses;   // (heads, rows)
+  std::vector<double> weights;      // (heads)
 
-    Workspace(const Net& net, const KernelTable<T>& table, int rows, Wanted wanted, int thread_count)
-        : kernels(&table),
-          plan(make_plan(net, table, rows, wanted)),
-          threads(thread_count),
-          coefficients(net.heads.size() * static_cast<std::size_t>(rows)),
-          row_losses(coefficients.size()) {
-        for (const Head& head : net.heads) weights.push_back(head.weight);
-        const std::size_t count = plan.workspace + plan.scratch * static_cast<std::size_t>(thread_count);
-        memory_.reset(static_cast<T*>(::operator new((count + line) * sizeof(T), std::align_val_t{64})));
-        numbers = memory_.get();
-    }
+  Workspace(const Net& net, const KernelTable<T>& table, int rows, Wanted wanted, int thread_count)
+      : kernels(&table), plan(make_plan(net, table, rows, wanted)), threads(thread_count),
+        coefficients(net.heads.size() * static_cast<std::size_t>(rows)), row_losses(coefficients.size()) {
+    for (const Head& head : net.heads) weights.push_back(head.weight);
+    const std::size_t count = plan.workspace + plan.scratch * static_cast<std::size_t>(thread_count);
+    memory_.reset(static_cast<T*>(::operator new((count + line) * sizeof(T), std::align_val_t{64})));
+    numbers = memory_.get();
+  }
 
-    T* at(std::size_t offset) const {
-        return numbers + offset;
-    }
-    T* scratch(int thread) const {
-        return numbers + plan.workspace + plan.scratch * static_cast<std::size_t>(thread);
-    }
-    bool fits(const KernelTable<T>& table, int rows, Wanted wanted, int thread_count) const {
-        return kernels == &table && plan.rows == rows && plan.wanted == wanted && threads == thread_count;
-    }
+  T* at(std::size_t offset) const { return numbers + offset; }
+  T* scratch(int thread) const { return numbers + plan.workspace + plan.scratch * static_cast<std::size_t>(thread); }
+  bool fits(const KernelTable<T>& table, int rows, Wanted wanted, int thread_count) const {
+    return kernels == &table && plan.rows == rows && plan.wanted == wanted && threads == thread_count;
+  }
 
-private:
-    static constexpr std::size_t line = 16;
-    struct Free {
-        void operator()(T* p) const {
-            ::operator delete(p, std::align_val_t{64});
-        }
-    };
-    std::unique_ptr<T, Free> memory_;
+ private:
+  static constexpr std::size_t line = 16;
+  struct Free {
+    void operator()(T* p) const { ::operator delete(p, std::align_val_t{64}); }
+  };
+  std::unique_ptr<T, Free> memory_;
 };
 
 /// The workspaces that no call is using; a few at most, those used last.
-template <class T>
-class WorkspacePool {
-public:
-    using Lent = std::unique_ptr<Workspace<T>>;
+template <class T> class WorkspacePool {
+ public:
+  using Lent = std::unique_ptr<Workspace<T>>;
 
-    Lent take(const Net& net, const KernelTable<T>& table, int rows, Wanted wanted, int threads) {
-        {
-            const std::lock_guard lock(mutex_);
-            const auto found = std::find_if(idle_.rbegin(), idle_.rend(),
-                                            [&](const Lent& w) { return w->fits(table, rows, wanted, threads); });
-            if (found != idle_.rend()) {
-                Lent workspace = std::move(*found);
-                idle_.erase(std::next(found).base());
-                return workspace;
-            }
-        }
-        return std::make_unique<Workspace<T>>(net, table, rows, wanted, threads);
+  Lent take(const Net& net, const KernelTable<T>& table, int rows, Wanted wanted, int threads) {
+    {
+      const std::lock_guard lock(mutex_);
+      const auto found = std::find_if(idle_.rbegin(), idle_.rend(),
+                                      [&](const Lent& w) { return w->fits(table, rows, wanted, threads); });
+      if (found != idle_.rend()) {
+        Lent workspace = std::move(*found);
+        idle_.erase(std::next(found).base());
+        return workspace;
+      }
     }
+    return std::make_unique<Workspace<T>>(net, table, rows, wanted, threads);
+  }
 
-    void give_back(Lent workspace) {
-        constexpr std::size_t most = 4;
-        Lent oldest;  // freed after the lock
-        const std::lock_guard lock(mutex_);
-        if (idle_.size() == most) {
-            oldest = std::move(idle_.front());
-            idle_.erase(idle_.begin());
-        }
-        idle_.push_back(std::move(workspace));
+  void give_back(Lent workspace) {
+    constexpr std::size_t most = 4;
+    Lent oldest; // freed after the lock
+    const std::lock_guard lock(mutex_);
+    if (idle_.size() == most) {
+      oldest = std::move(idle_.front());
+      idle_.erase(idle_.begin());
     }
+    idle_.push_back(std::move(workspace));
+  }
 
-private:
-    std::mutex mutex_;
-    std::vector<Lent> idle_;
+ private:
+  std::mutex mutex_;
+  std::vector<Lent> idle_;
 };
 
-}  // namespace pyengine
+} // namespace pyengine

@@ -2,7 +2,7 @@
 #include "bind.hpp"
 
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
-    m.doc() = "The compiled kernel of pyengine.";
-    bind_runtime(m);
-    bind_network(m);
+  m.doc() = "The compiled kernel of pyengine.";
+  bind_runtime(m);
+  bind_network(m);
 }

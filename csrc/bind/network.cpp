@@ -1,5 +1,5 @@
-// The network class: arrays in, arrays filled. pyengine/engine.py has validated what a user can get wrong; the checks here
-// only keep a caller of _core from reading or writing past an array.
+// The network class: arrays in, arrays filled. pyengine/engine.py has validated what a user can get wrong; the checks
+// here only keep a caller of _core from reading or writing past an array.
 #include "network.hpp"
 
 #include <pybind11/numpy.h>
@@ -29,76 +29,74 @@ using LayerTuple = std::tuple<int, int, std::string, double, bool>;
 using HeadTuple = std::tuple<std::vector<LayerTuple>, std::string, double, double, double>;
 
 // In the order of the enumerations.
-constexpr std::array<std::string_view, 10> activations{"linear",   "relu", "leaky_relu", "elu",  "tanh", "sigmoid",
-                                                       "softplus", "silu", "gelu",       "gelu_tanh"};
-constexpr std::array<std::string_view, 6> losses{"softmax_cross_entropy", "clipped_cross_entropy", "binary_cross_entropy",
-                                                 "mse", "mae", "huber"};
+constexpr std::array<std::string_view, 10> activations{"linear",  "relu",     "leaky_relu", "elu",  "tanh",
+                                                       "sigmoid", "softplus", "silu",       "gelu", "gelu_tanh"};
+constexpr std::array<std::string_view, 6> losses{
+    "softmax_cross_entropy", "clipped_cross_entropy", "binary_cross_entropy", "mse", "mae", "huber"};
 
-template <class Kind, std::size_t n>
-Kind kind(const std::array<std::string_view, n>& names, std::string_view name) {
-    for (std::size_t i = 0; i < n; ++i)
-        if (names[i] == name) return static_cast<Kind>(i);
-    throw std::invalid_argument("the kernel does not know '" + std::string(name) + "'");
+template <class Kind, std::size_t n> Kind kind(const std::array<std::string_view, n>& names, std::string_view name) {
+  for (std::size_t i = 0; i < n; ++i)
+    if (names[i] == name) return static_cast<Kind>(i);
+  throw std::invalid_argument("the kernel does not know '" + std::string(name) + "'");
 }
 
 Layer layer_from(const LayerTuple& given) {
-    const auto& [n_in, n_out, activation, slope, has_bias] = given;
-    return {n_in, n_out, kind<Activation>(activations, activation), slope, has_bias, 0, 0};
+  const auto& [n_in, n_out, activation, slope, has_bias] = given;
+  return {n_in, n_out, kind<Activation>(activations, activation), slope, has_bias, 0, 0};
 }
 
 std::vector<Layer> layers_from(const std::vector<LayerTuple>& given) {
-    std::vector<Layer> layers;
-    for (const LayerTuple& layer : given) layers.push_back(layer_from(layer));
-    return layers;
+  std::vector<Layer> layers;
+  for (const LayerTuple& layer : given) layers.push_back(layer_from(layer));
+  return layers;
 }
 
-std::unique_ptr<Network> make_network(int n_in, const std::vector<LayerTuple>& trunk, const std::vector<HeadTuple>& heads) {
-    Net net;
-    net.n_in = n_in;
-    net.trunk = layers_from(trunk);
-    for (const auto& [layers, loss, label_smoothing, delta, weight] : heads)
-        net.heads.push_back(Head{layers_from(layers), kind<Loss>(losses, loss), label_smoothing, delta, weight});
-    return std::make_unique<Network>(std::move(net));
+std::unique_ptr<Network> make_network(int n_in, const std::vector<LayerTuple>& trunk,
+                                      const std::vector<HeadTuple>& heads) {
+  Net net;
+  net.n_in = n_in;
+  net.trunk = layers_from(trunk);
+  for (const auto& [layers, loss, label_smoothing, delta, weight] : heads)
+    net.heads.push_back(Head{layers_from(layers), kind<Loss>(losses, loss), label_smoothing, delta, weight});
+  return std::make_unique<Network>(std::move(net));
 }
 
 // ---- arrays --------------------------------------------------------------------------------------------------------
 
 void require(bool holds, const char* what) {
-    if (!holds) throw std::invalid_argument(std::string("_core: ") + what);
+  if (!holds) throw std::invalid_argument(std::string("_core: ") + what);
 }
 
-template <class T>
-const T* read(const py::array& a, py::ssize_t size, const char* what) {
-    require(py::isinstance<py::array_t<T>>(a) && (a.flags() & py::array::c_style) && a.size() == size, what);
-    return static_cast<const T*>(a.data());
+template <class T> const T* read(const py::array& a, py::ssize_t size, const char* what) {
+  require(py::isinstance<py::array_t<T>>(a) && (a.flags() & py::array::c_style) && a.size() == size, what);
+  return static_cast<const T*>(a.data());
 }
 
-template <class T>
-T* write(py::array& a, py::ssize_t size, const char* what) {
-    require(a.writeable(), what);
-    read<T>(a, size, what);
-    return static_cast<T*>(a.mutable_data());
+template <class T> T* write(py::array& a, py::ssize_t size, const char* what) {
+  require(a.writeable(), what);
+  read<T>(a, size, what);
+  return static_cast<T*>(a.mutable_data());
 }
 
 py::ssize_t batch_of(const Network& network, const py::array& x) {
-    require(x.ndim() == 2 && x.shape(0) > 0 && x.shape(1) == network.net().n_in, "x is not (batch, n_in)");
-    return x.shape(0);
+  require(x.ndim() == 2 && x.shape(0) > 0 && x.shape(1) == network.net().n_in, "x is not (batch, n_in)");
+  return x.shape(0);
 }
 
 // ---- calls ---------------------------------------------------------------------------------------------------------
 
 template <class T>
 void forward(Network& network, const py::array& params, const py::array& x, std::vector<py::array>& outputs) {
-    const Net& net = network.net();
-    const py::ssize_t batch = batch_of(network, x);
-    const T* p = read<T>(params, static_cast<py::ssize_t>(net.size), "params has another size or dtype");
-    const T* input = read<T>(x, batch * net.n_in, "x is not contiguous or has another dtype");
-    require(outputs.size() == net.heads.size(), "one output per head");
-    std::vector<T*> out;
-    for (std::size_t k = 0; k < outputs.size(); ++k)
-        out.push_back(write<T>(outputs[k], batch * net.heads[k].n_out(), "an output has another size or dtype"));
-    const py::gil_scoped_release release;
-    network.forward<T>(p, input, batch, out);
+  const Net& net = network.net();
+  const py::ssize_t batch = batch_of(network, x);
+  const T* p = read<T>(params, static_cast<py::ssize_t>(net.size), "params has another size or dtype");
+  const T* input = read<T>(x, batch * net.n_in, "x is not contiguous or has another dtype");
+  require(outputs.size() == net.heads.size(), "one output per head");
+  std::vector<T*> out;
+  for (std::size_t k = 0; k < outputs.size(); ++k)
+    out.push_back(write<T>(outputs[k], batch * net.heads[k].n_out(), "an output has another size or dtype"));
+  const py::gil_scoped_release release;
+  network.forward<T>(p, input, batch, out);
 }
 
 template <class T>
@@ -106,71 +104,69 @@ void gradients(Network& network, const py::array& params, const py::array& x, co
                const std::vector<std::optional<py::array>>& weights, const std::vector<double>& divisors,
                std::optional<std::vector<py::array>>& per_loss, std::optional<py::array>& summed, py::array& losses_out,
                std::optional<py::array>& gramian) {
-    const Net& net = network.net();
-    const std::size_t heads = net.heads.size();
-    const auto n_heads = static_cast<py::ssize_t>(heads);
-    GradientCall<T> call{};
-    call.batch = batch_of(network, x);
-    call.params = read<T>(params, static_cast<py::ssize_t>(net.size), "params has another size or dtype");
-    call.x = read<T>(x, call.batch * net.n_in, "x is not contiguous or has another dtype");
-    require(targets.size() == heads && weights.size() == heads && divisors.size() == heads, "one target per head");
+  const Net& net = network.net();
+  const std::size_t heads = net.heads.size();
+  const auto n_heads = static_cast<py::ssize_t>(heads);
+  GradientCall<T> call{};
+  call.batch = batch_of(network, x);
+  call.params = read<T>(params, static_cast<py::ssize_t>(net.size), "params has another size or dtype");
+  call.x = read<T>(x, call.batch * net.n_in, "x is not contiguous or has another dtype");
+  require(targets.size() == heads && weights.size() == heads && divisors.size() == heads, "one target per head");
+  for (std::size_t k = 0; k < heads; ++k) {
+    HeadTarget<T> target{};
+    if (targets[k].ndim() == 1)
+      target.classes = read<std::int64_t>(targets[k], call.batch, "classes are not (batch,) int64");
+    else
+      target.target = read<T>(targets[k], call.batch * net.heads[k].n_out(), "a target has another size or dtype");
+    if (weights[k]) target.weights = read<double>(*weights[k], call.batch, "weights are not (batch,) float64");
+    target.divisor = divisors[k];
+    call.targets.push_back(target);
+    if (target.classes)
+      for (py::ssize_t i = 0; i < call.batch; ++i)
+        require(target.classes[i] >= 0 && target.classes[i] < net.heads[k].n_out(), "a class is out of range");
+  }
+  if (per_loss) {
+    require(per_loss->size() == heads, "one gradient per head");
     for (std::size_t k = 0; k < heads; ++k) {
-        HeadTarget<T> target{};
-        if (targets[k].ndim() == 1)
-            target.classes = read<std::int64_t>(targets[k], call.batch, "classes are not (batch,) int64");
-        else
-            target.target = read<T>(targets[k], call.batch * net.heads[k].n_out(), "a target has another size or dtype");
-        if (weights[k]) target.weights = read<double>(*weights[k], call.batch, "weights are not (batch,) float64");
-        target.divisor = divisors[k];
-        call.targets.push_back(target);
-        if (target.classes)
-            for (py::ssize_t i = 0; i < call.batch; ++i)
-                require(target.classes[i] >= 0 && target.classes[i] < net.heads[k].n_out(), "a class is out of range");
+      std::size_t size = net.trunk_size;
+      for (const Layer& layer : net.heads[k].layers) size += layer.size();
+      call.per_loss.push_back(
+          write<T>((*per_loss)[k], static_cast<py::ssize_t>(size), "a per-loss gradient has another size or dtype"));
     }
-    if (per_loss) {
-        require(per_loss->size() == heads, "one gradient per head");
-        for (std::size_t k = 0; k < heads; ++k) {
-            std::size_t size = net.trunk_size;
-            for (const Layer& layer : net.heads[k].layers) size += layer.size();
-            call.per_loss.push_back(
-                write<T>((*per_loss)[k], static_cast<py::ssize_t>(size), "a per-loss gradient has another size or dtype"));
-        }
-    }
-    if (summed) call.summed = write<T>(*summed, static_cast<py::ssize_t>(net.size), "summed has another size or dtype");
-    require(per_loss || summed, "nothing to compute");
-    call.losses = write<double>(losses_out, n_heads, "losses are not (heads,) float64");
-    if (gramian) {
-        require(per_loss.has_value(), "the Gramian needs the per-loss gradients");
-        call.gramian = write<double>(*gramian, n_heads * n_heads, "gramian is not (heads, heads) float64");
-    }
-    const py::gil_scoped_release release;
-    network.gradients<T>(call);
+  }
+  if (summed) call.summed = write<T>(*summed, static_cast<py::ssize_t>(net.size), "summed has another size or dtype");
+  require(per_loss || summed, "nothing to compute");
+  call.losses = write<double>(losses_out, n_heads, "losses are not (heads,) float64");
+  if (gramian) {
+    require(per_loss.has_value(), "the Gramian needs the per-loss gradients");
+    call.gramian = write<double>(*gramian, n_heads * n_heads, "gramian is not (heads, heads) float64");
+  }
+  const py::gil_scoped_release release;
+  network.gradients<T>(call);
 }
 
-bool is_single(const py::array& params) {
-    return py::isinstance<py::array_t<float>>(params);
-}
+bool is_single(const py::array& params) { return py::isinstance<py::array_t<float>>(params); }
 
-}  // namespace
+} // namespace
 
 void bind_network(py::module_& m) {
-    py::class_<Network>(m, "Network")
-        .def(py::init(&make_network), py::arg("n_in"), py::arg("trunk"), py::arg("heads"))
-        .def(
-            "forward",
-            [](Network& network, const py::array& params, const py::array& x, std::vector<py::array> outputs) {
-                (is_single(params) ? forward<float> : forward<double>)(network, params, x, outputs);
-            },
-            py::arg("params"), py::arg("x"), py::arg("outputs"))
-        .def(
-            "gradients",
-            [](Network& network, const py::array& params, const py::array& x, const std::vector<py::array>& targets,
-               const std::vector<std::optional<py::array>>& weights, const std::vector<double>& divisors,
-               std::optional<std::vector<py::array>> per_loss, std::optional<py::array> summed, py::array losses_out,
-               std::optional<py::array> gramian) {
-                (is_single(params) ? gradients<float> : gradients<double>)(network, params, x, targets, weights, divisors,
-                                                                           per_loss, summed, losses_out, gramian);
-            },
-            py::arg("params"), py::arg("x"), py::arg("targets"), py::arg("weights"), py::arg("divisors"),
-            py::arg("per_loss"), py::arg("summed"), py::arg("losses"), py::arg("gramian"));
+  py::class_<Network>(m, "Network")
+      .def(py::init(&make_network), py::arg("n_in"), py::arg("trunk"), py::arg("heads"))
+      .def(
+          "forward",
+          [](Network& network, const py::array& params, const py::array& x, std::vector<py::array> outputs) {
+            (is_single(params) ? forward<float> : forward<double>)(network, params, x, outputs);
+          },
+          py::arg("params"), py::arg("x"), py::arg("outputs"))
+      .def(
+          "gradients",
+          [](Network& network, const py::array& params, const py::array& x, const std::vector<py::array>& targets,
+             const std::vector<std::optional<py::array>>& weights, const std::vector<double>& divisors,
+             std::optional<std::vector<py::array>> per_loss, std::optional<py::array> summed, py::array losses_out,
+             std::optional<py::array> gramian) {
+            (is_single(params) ? gradients<float> : gradients<double>)(network, params, x, targets, weights, divisors,
+                                                                       per_loss, summed, losses_out, gramian);
+          },
+          py::arg("params"), py::arg("x"), py::arg("targets"), py::arg("weights"), py::arg("divisors"),
+          py::arg("per_loss"), py::arg("summed"), py::arg("losses"), py::arg("gramian"));
 }

@@ -9,24 +9,24 @@ namespace {
 
 const char* compiler() {
 #if defined(__clang__)
-    return "Clang " __clang_version__;
+  return "Clang " __clang_version__;
 #else
-    return "GCC " __VERSION__;
+  return "GCC " __VERSION__;
 #endif
 }
 
-}  // namespace
+} // namespace
 
 void bind_runtime(py::module_& m) {
-    m.def("isa", [] { return pyengine::kernels().single.isa; });
-    m.def("isas", &pyengine::available_isas);
-    m.def("set_isa", [](const std::string& name) { pyengine::choose_isa(name); }, py::arg("name"));
-    m.def("num_threads", &pyengine::num_threads);
-    m.def("set_num_threads", &pyengine::set_num_threads, py::arg("n"));
-    m.def("build_info", [] {
-        py::dict info;
-        info["compiler"] = compiler();
-        info["openmp"] = pyengine::has_openmp();
-        return info;
-    });
+  m.def("isa", [] { return pyengine::kernels().f32.isa; });
+  m.def("isas", &pyengine::available_isas);
+  m.def("set_isa", [](const std::string& name) { pyengine::choose_isa(name); }, py::arg("name"));
+  m.def("num_threads", &pyengine::num_threads);
+  m.def("set_num_threads", &pyengine::set_num_threads, py::arg("n"));
+  m.def("build_info", [] {
+    py::dict info;
+    info["compiler"] = compiler();
+    info["openmp"] = pyengine::has_openmp();
+    return info;
+  });
 }

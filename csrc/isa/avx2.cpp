@@ -8,33 +8,33 @@ namespace pyengine {
 namespace {
 
 struct Float8 {
-    using Scalar = float;
-    static constexpr int lanes = 8, tile_rows = 6, tile_vectors = 2;
-    __m256 v;
+  using Scalar = float;
+  static constexpr int lanes = 8, tile_rows = 6, tile_vectors = 2;
+  __m256 v;
 
-    static Float8 zero() { return {_mm256_setzero_ps()}; }
-    static Float8 broadcast(float x) { return {_mm256_set1_ps(x)}; }
-    static Float8 load(const float* p) { return {_mm256_loadu_ps(p)}; }
-    void store(float* p) const { _mm256_storeu_ps(p, v); }
-    friend Float8 operator+(Float8 a, Float8 b) { return {_mm256_add_ps(a.v, b.v)}; }
-    friend Float8 fma(Float8 a, Float8 b, Float8 c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+  static Float8 zero() { return {_mm256_setzero_ps()}; }
+  static Float8 broadcast(float x) { return {_mm256_set1_ps(x)}; }
+  static Float8 load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  void store(float* p) const { _mm256_storeu_ps(p, v); }
+  friend Float8 operator+(Float8 a, Float8 b) { return {_mm256_add_ps(a.v, b.v)}; }
+  friend Float8 fma(Float8 a, Float8 b, Float8 c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
 };
 
 struct Double4 {
-    using Scalar = double;
-    static constexpr int lanes = 4, tile_rows = 6, tile_vectors = 2;
-    __m256d v;
+  using Scalar = double;
+  static constexpr int lanes = 4, tile_rows = 6, tile_vectors = 2;
+  __m256d v;
 
-    static Double4 zero() { return {_mm256_setzero_pd()}; }
-    static Double4 broadcast(double x) { return {_mm256_set1_pd(x)}; }
-    static Double4 load(const double* p) { return {_mm256_loadu_pd(p)}; }
-    void store(double* p) const { _mm256_storeu_pd(p, v); }
-    friend Double4 operator+(Double4 a, Double4 b) { return {_mm256_add_pd(a.v, b.v)}; }
-    friend Double4 fma(Double4 a, Double4 b, Double4 c) { return {_mm256_fmadd_pd(a.v, b.v, c.v)}; }
+  static Double4 zero() { return {_mm256_setzero_pd()}; }
+  static Double4 broadcast(double x) { return {_mm256_set1_pd(x)}; }
+  static Double4 load(const double* p) { return {_mm256_loadu_pd(p)}; }
+  void store(double* p) const { _mm256_storeu_pd(p, v); }
+  friend Double4 operator+(Double4 a, Double4 b) { return {_mm256_add_pd(a.v, b.v)}; }
+  friend Double4 fma(Double4 a, Double4 b, Double4 c) { return {_mm256_fmadd_pd(a.v, b.v, c.v)}; }
 };
 
-}  // namespace
+} // namespace
 
 constinit const Kernels avx2_kernels{ops::table<Float8>("avx2"), ops::table<Double4>("avx2")};
 
-}  // namespace pyengine
+} // namespace pyengine

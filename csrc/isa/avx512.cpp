@@ -8,33 +8,33 @@ namespace pyengine {
 namespace {
 
 struct Float16 {
-    using Scalar = float;
-    static constexpr int lanes = 16, tile_rows = 8, tile_vectors = 3;
-    __m512 v;
+  using Scalar = float;
+  static constexpr int lanes = 16, tile_rows = 8, tile_vectors = 3;
+  __m512 v;
 
-    static Float16 zero() { return {_mm512_setzero_ps()}; }
-    static Float16 broadcast(float x) { return {_mm512_set1_ps(x)}; }
-    static Float16 load(const float* p) { return {_mm512_loadu_ps(p)}; }
-    void store(float* p) const { _mm512_storeu_ps(p, v); }
-    friend Float16 operator+(Float16 a, Float16 b) { return {_mm512_add_ps(a.v, b.v)}; }
-    friend Float16 fma(Float16 a, Float16 b, Float16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+  static Float16 zero() { return {_mm512_setzero_ps()}; }
+  static Float16 broadcast(float x) { return {_mm512_set1_ps(x)}; }
+  static Float16 load(const float* p) { return {_mm512_loadu_ps(p)}; }
+  void store(float* p) const { _mm512_storeu_ps(p, v); }
+  friend Float16 operator+(Float16 a, Float16 b) { return {_mm512_add_ps(a.v, b.v)}; }
+  friend Float16 fma(Float16 a, Float16 b, Float16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 };
 
 struct Double8 {
-    using Scalar = double;
-    static constexpr int lanes = 8, tile_rows = 8, tile_vectors = 3;
-    __m512d v;
+  using Scalar = double;
+  static constexpr int lanes = 8, tile_rows = 8, tile_vectors = 3;
+  __m512d v;
 
-    static Double8 zero() { return {_mm512_setzero_pd()}; }
-    static Double8 broadcast(double x) { return {_mm512_set1_pd(x)}; }
-    static Double8 load(const double* p) { return {_mm512_loadu_pd(p)}; }
-    void store(double* p) const { _mm512_storeu_pd(p, v); }
-    friend Double8 operator+(Double8 a, Double8 b) { return {_mm512_add_pd(a.v, b.v)}; }
-    friend Double8 fma(Double8 a, Double8 b, Double8 c) { return {_mm512_fmadd_pd(a.v, b.v, c.v)}; }
+  static Double8 zero() { return {_mm512_setzero_pd()}; }
+  static Double8 broadcast(double x) { return {_mm512_set1_pd(x)}; }
+  static Double8 load(const double* p) { return {_mm512_loadu_pd(p)}; }
+  void store(double* p) const { _mm512_storeu_pd(p, v); }
+  friend Double8 operator+(Double8 a, Double8 b) { return {_mm512_add_pd(a.v, b.v)}; }
+  friend Double8 fma(Double8 a, Double8 b, Double8 c) { return {_mm512_fmadd_pd(a.v, b.v, c.v)}; }
 };
 
-}  // namespace
+} // namespace
 
 constinit const Kernels avx512_kernels{ops::table<Float16>("avx512"), ops::table<Double8>("avx512")};
 
-}  // namespace pyengine
+} // namespace pyengine

@@ -9,33 +9,33 @@ namespace pyengine {
 namespace {
 
 struct Float4 {
-    using Scalar = float;
-    static constexpr int lanes = 4, tile_rows = 4, tile_vectors = 2;
-    __m128 v;
+  using Scalar = float;
+  static constexpr int lanes = 4, tile_rows = 4, tile_vectors = 2;
+  __m128 v;
 
-    static Float4 zero() { return {_mm_setzero_ps()}; }
-    static Float4 broadcast(float x) { return {_mm_set1_ps(x)}; }
-    static Float4 load(const float* p) { return {_mm_loadu_ps(p)}; }
-    void store(float* p) const { _mm_storeu_ps(p, v); }
-    friend Float4 operator+(Float4 a, Float4 b) { return {_mm_add_ps(a.v, b.v)}; }
-    friend Float4 fma(Float4 a, Float4 b, Float4 c) { return {_mm_add_ps(_mm_mul_ps(a.v, b.v), c.v)}; }
+  static Float4 zero() { return {_mm_setzero_ps()}; }
+  static Float4 broadcast(float x) { return {_mm_set1_ps(x)}; }
+  static Float4 load(const float* p) { return {_mm_loadu_ps(p)}; }
+  void store(float* p) const { _mm_storeu_ps(p, v); }
+  friend Float4 operator+(Float4 a, Float4 b) { return {_mm_add_ps(a.v, b.v)}; }
+  friend Float4 fma(Float4 a, Float4 b, Float4 c) { return {_mm_add_ps(_mm_mul_ps(a.v, b.v), c.v)}; }
 };
 
 struct Double2 {
-    using Scalar = double;
-    static constexpr int lanes = 2, tile_rows = 4, tile_vectors = 2;
-    __m128d v;
+  using Scalar = double;
+  static constexpr int lanes = 2, tile_rows = 4, tile_vectors = 2;
+  __m128d v;
 
-    static Double2 zero() { return {_mm_setzero_pd()}; }
-    static Double2 broadcast(double x) { return {_mm_set1_pd(x)}; }
-    static Double2 load(const double* p) { return {_mm_loadu_pd(p)}; }
-    void store(double* p) const { _mm_storeu_pd(p, v); }
-    friend Double2 operator+(Double2 a, Double2 b) { return {_mm_add_pd(a.v, b.v)}; }
-    friend Double2 fma(Double2 a, Double2 b, Double2 c) { return {_mm_add_pd(_mm_mul_pd(a.v, b.v), c.v)}; }
+  static Double2 zero() { return {_mm_setzero_pd()}; }
+  static Double2 broadcast(double x) { return {_mm_set1_pd(x)}; }
+  static Double2 load(const double* p) { return {_mm_loadu_pd(p)}; }
+  void store(double* p) const { _mm_storeu_pd(p, v); }
+  friend Double2 operator+(Double2 a, Double2 b) { return {_mm_add_pd(a.v, b.v)}; }
+  friend Double2 fma(Double2 a, Double2 b, Double2 c) { return {_mm_add_pd(_mm_mul_pd(a.v, b.v), c.v)}; }
 };
 
-}  // namespace
+} // namespace
 
 constinit const Kernels sse2_kernels{ops::table<Float4>("sse2"), ops::table<Double2>("sse2")};
 
-}  // namespace pyengine
+} // namespace pyengine

@@ -7,27 +7,26 @@
 
 namespace pyengine::ops {
 
-template <class V>
-constexpr KernelTable<typename V::Scalar> table(const char* isa) {
-    using G = Gemm<V>;
-    using E = Elementwise<V>;
-    return {
-        .isa = isa,
-        .panel = G::nr,
-        .row_tile = G::mr,
-        .m_tile = G::mc,
-        .n_tile = G::nc,
-        .packed_size = G::packed_size,
-        .scratch_size = G::scratch_size,
-        .pack = G::pack,
-        .product = G::product,
-        .weight_gradient = G::weight_gradient,
-        .bias_gradient = G::bias_gradient,
-        .activation_forward = E::forward,
-        .activation_backward = E::backward,
-        .loss = Losses<V>::rows,
-        .dot = G::dot,
-    };
+template <class V> constexpr KernelTable<typename V::Scalar> table(const char* isa) {
+  using G = Gemm<V>;
+  using E = Elementwise<V>;
+  return {
+      .isa = isa,
+      .panel = G::nr,
+      .row_tile = G::mr,
+      .m_tile = G::mc,
+      .n_tile = G::nc,
+      .packed_size = G::packed_size,
+      .scratch_size = G::scratch_size,
+      .pack = G::pack,
+      .product = G::product,
+      .weight_gradient = G::weight_gradient,
+      .bias_gradient = G::bias_gradient,
+      .activation_forward = E::forward,
+      .activation_backward = E::backward,
+      .loss = Losses<V>::rows,
+      .dot = G::dot,
+  };
 }
 
-}  // namespace pyengine::ops
+} // namespace pyengine::ops

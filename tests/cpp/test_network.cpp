@@ -1,0 +1,130 @@
+#include <doctest/doctest.h>
+
+#include <thread>
+
+#include "dispatch.hpp"
+#include "network.hpp"
+#include "parallel.hpp"
+#include "tables.hpp"
+
+using namespace pyengine;
+
+namespace {
+
+Layer dense(int n_in, int n_out, Activation activation) { return {n_in, n_out, activation, 0.25, true, 0, 0}; }
+
+Net example(Activation activation) {
+  Net net;
+  net.n_in = 19;
+  net.trunk = {dense(19, 70, activation), dense(70, 33, activation)};
+  net.heads = {Head{{dense(33, 10, Activation::linear)}, Loss::softmax_cross_entropy, 0, 0, 1.0},
+               Head{{dense(33, 21, activation), dense(21, 2, Activation::linear)}, Loss::mse, 0, 0, 0.5},
+               Head{{dense(33, 1, Activation::linear)}, Loss::mae, 0, 0, -2.0}};
+  return net;
+}
+
+template <class T> struct Problem {
+  Network network;
+  std::ptrdiff_t batch;
+  std::vector<T> params, x, values, value;
+  std::vector<std::int64_t> classes;
+
+  Problem(Net net, int batch_size)
+      : network(std::move(net)), batch(batch_size), params(dyadic<T>(network.net().size, 1)),
+        x(dyadic<T>(to_size(batch) * to_size(network.net().n_in), 2)), values(dyadic<T>(to_size(batch) * 2, 3)),
+        value(dyadic<T>(to_size(batch), 4)) {
+    for (T& p : params) p /= T(8);
+    for (std::ptrdiff_t i = 0; i < batch; ++i) classes.push_back(i % 10);
+  }
+
+  /// losses, Gramian, summed and per-loss gradients, one after the other.
+  std::vector<double> run(bool per_loss = true) {
+    const Net& net = network.net();
+    const std::size_t heads = net.heads.size();
+    std::vector<double> result(heads + heads * heads);
+    std::vector<T> summed(net.size, T(99));
+    std::vector<std::vector<T>> parts(heads, std::vector<T>(net.size, T(99)));
+    GradientCall<T> call{};
+    call.params = params.data();
+    call.x = x.data();
+    call.batch = batch;
+    call.targets = {{classes.data(), nullptr, nullptr, double(batch)},
+                    {nullptr, values.data(), nullptr, 2.0 * double(batch)},
+                    {nullptr, value.data(), nullptr, double(batch)}};
+    if (per_loss)
+      for (auto& part : parts) call.per_loss.push_back(part.data());
+    call.summed = summed.data();
+    call.losses = result.data();
+    call.gramian = per_loss ? result.data() + heads : nullptr;
+    network.gradients(call);
+    result.insert(result.end(), summed.begin(), summed.end());
+    for (const auto& part : parts) result.insert(result.end(), part.begin(), part.end());
+    return result;
+  }
+};
+
+} // namespace
+
+TEST_CASE_TEMPLATE("the number of threads changes no bit, nor does a second call", T, float, double) {
+  const int before = num_threads();
+  for (const std::string& isa : available_isas()) {
+    choose_isa(isa);
+    for (const int batch : {1, 31, 130, chunk_rows + 7}) {
+      CAPTURE(isa);
+      CAPTURE(batch);
+      Problem<T> problem(example(Activation::tanh), batch);
+      set_num_threads(1);
+      const auto one = problem.run();
+      CHECK(problem.run() == one);
+      for (const int threads : {2, 3, 5}) {
+        set_num_threads(threads);
+        CHECK(problem.run() == one);
+      }
+    }
+  }
+  set_num_threads(before);
+  choose_isa(available_isas().front());
+}
+
+TEST_CASE("threads that call one network at once get what one thread gets") {
+  Problem<float> problem(example(Activation::relu), 200);
+  const auto expected = problem.run();
+  std::vector<std::vector<double>> got(4);
+  std::vector<std::thread> callers;
+  for (auto& result : got)
+    callers.emplace_back([&problem, &result] {
+      for (int i = 0; i < 5; ++i) result = problem.run();
+    });
+  for (std::thread& caller : callers) caller.join();
+  for (const auto& result : got) CHECK(result == expected);
+}
+
+TEST_CASE("a batch of several chunks has the gradient of its parts") {
+  // Linear in everything and dyadic, so that every route is exact and must agree to the bit.
+  Net net;
+  net.n_in = 3;
+  net.trunk = {dense(3, 5, Activation::linear)};
+  net.heads = {Head{{dense(5, 1, Activation::linear)}, Loss::mae, 0, 0, 0.5}};
+  const int batch = 2 * chunk_rows + 3;
+  std::vector<double> results[2];
+  int at = 0;
+  for (const std::string& isa : {std::string("naive"), available_isas().front()}) {
+    choose_isa(isa);
+    Network network(net);
+    const auto params = dyadic<double>(network.net().size, 1), x = dyadic<double>(to_size(batch) * 3, 2),
+               y = dyadic<double>(to_size(batch), 3);
+    std::vector<double> summed(network.net().size), loss(1);
+    GradientCall<double> call{};
+    call.params = params.data();
+    call.x = x.data();
+    call.batch = batch;
+    call.targets = {{nullptr, y.data(), nullptr, 1.0}};
+    call.summed = summed.data();
+    call.losses = loss.data();
+    network.gradients(call);
+    summed.push_back(loss[0]);
+    results[at++] = summed;
+  }
+  CHECK(results[0] == results[1]);
+  choose_isa(available_isas().front());
+}
