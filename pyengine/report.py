@@ -17,7 +17,7 @@ from typing import Any, Literal
 from .checks.combination import Combination, Fit
 from .checks.ledger import Ledger
 from .checks.standing import Standing, worst
-from .checks.update import Hypothesis, Update
+from .checks.update import NONE, OTHER, Hypothesis, Update
 from .errors import GradientMismatch
 
 SCHEMA_VERSION = 1
@@ -98,12 +98,7 @@ class Report:
         if self.combination.standing == "beyond":
             found.append(f"the gradient is {_phrase(self.combination.verdict)} ({self.combination.reason})")
         if self.update.standing == "beyond":
-            rule = self.update.verdict
-            found.append(
-                f"no listed rule explains the weights ({self.update.reason})"
-                if rule == "none of these"
-                else f"the weights moved by {rule}"
-            )
+            found.append(_moved(self.update))
         if self.ledger is not None and self.ledger.standing == "beyond":
             found.append(f"the loss ledger shows {_phrase(self.ledger.verdict)}")
         return found
@@ -202,8 +197,7 @@ def formula(weights: dict[str, float]) -> str:
 def _phrase(verdict: str) -> str:
     """Put a verdict into a sentence."""
     nouns = {
-        "averaged": "the sum divided by the number of losses",
-        "missing loss": "missing a loss",
+                "missing loss": "missing a loss",
         "weights exchanged": "a sum with the weights exchanged",
         "not a combination": "not a combination of the per-loss gradients",
         "other weights": "a sum with other weights",
@@ -211,6 +205,14 @@ def _phrase(verdict: str) -> str:
         "another loss": "a term that is another loss than configured",
     }
     return nouns.get(verdict, f"the configured sum {verdict}" if verdict.startswith("scaled") else verdict)
+
+
+def _moved(update: Update) -> str:
+    if update.verdict == OTHER:
+        return f"the weights are one {update.optimizer.split('(')[0]} step on that gradient"
+    if update.verdict == NONE:
+        return f"no listed rule explains the weights ({update.reason})"
+    return f"the weights moved by {update.verdict}"
 
 
 def _fit(fit: Fit) -> dict[str, Any]:

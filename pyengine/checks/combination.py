@@ -139,14 +139,12 @@ def _solve(
     inverse = np.linalg.pinv(scaled.T)
     found = []
     for k, norm in enumerate(norms):
-        row = inverse[k]
-        own = norm / _norm(row) if row.any() else 0.0  # the part of g_k that no other loss can imitate
-        if not own > _norm(jacobian_spread[k]):
-            found.append((math.nan, math.inf))
-            continue
-        found.append((float(row @ applied) / float(norm), float(np.abs(row) @ uncertainty) / float(norm)))
-    if any(math.isnan(value) for value, _ in found):
-        return [(0.0, math.inf) for _ in found]
+        others = np.delete(scaled, k, axis=0)
+        imitated = np.linalg.lstsq(others.T, jacobian[k], rcond=None)[0] @ others
+        size = norm if norm > 0.0 else 1.0
+        known = _norm(jacobian[k] - imitated) > _norm(jacobian_spread[k])
+        radius = float(np.abs(inverse[k]) @ uncertainty) / size if known else math.inf
+        found.append((float(inverse[k] @ applied) / size, radius))
     return found
 
 

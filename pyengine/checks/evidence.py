@@ -3,14 +3,17 @@
 The gradients come from the engine in float64 and, independently, from the NumPy reference. The rounding spread says by
 how much a float32 program may differ from them. For each element of a gradient it is
 
-    Σ_b |c_b|·|g_b(float32) - g_b(float64)|  +  batch·u·Σ_b |c_b|·|g_b(float64)|
+    Σ_b |c_b|·max_j |g_bj(float32) - g_bj(float64)|  +  batch·u·Σ_b |c_b|·|g_b(float64)|
 
-with g_b the gradient of sample b, c_b the factor with which the reduction takes it (1/batch for a mean), u = 2⁻²⁴. The
-first sum is *measured*: the engine computes every sample alone in both precisions, and the differences are added up in
-magnitude, so nothing is gained from their cancelling. The second is a *theorem*: adding up ``batch`` terms in floating
-point, in any order, costs at most batch - 1 roundings of Σ|terms|, and scaling them one more (Higham 2002, eq. 4.4;
-without restriction, Jeannerod & Rump 2013). What remains an assumption is that the framework's own rounding within one
-sample is no worse than the engine's in sum.
+with g_b the gradient of sample b, c_b the factor with which the reduction takes it (1/batch for a mean), u = 2⁻²⁴.
+
+The first sum is *measured*. The engine computes every sample alone in both precisions; the differences are added up in
+magnitude, so nothing is gained from their cancelling; and each counts with the largest value that it has at any unit j
+of the layer (for the same input of the layer, among the units that the sample reaches at all), so nothing is gained
+from one unit's luck. The second is a *theorem*: adding up ``batch`` terms in floating point, in any order, costs at
+most batch - 1 roundings of Σ|terms|, and scaling them one more (Higham 2002, eq. 4.4; without restriction, Jeannerod &
+Rump 2013). A loss, which also sums over its outputs, has batch·n_out terms. What remains an assumption is that the
+framework rounds within one sample no worse than that.
 """
 
 from __future__ import annotations
@@ -92,12 +95,13 @@ def _spread(
 ) -> tuple[dict[str, Parameters], dict[str, float]]:
     batch = checked_batch(x, targets, None, n_in=net.n_in, heads=net.heads, dtype=params.dtype)
     unit = UNIT[str(params.dtype)]
-    factors = {}
+    factors, summands = {}, {}
     for name, head in net.heads.items():
         n_out = head.layers[-1].n_out
+        summands[name] = batch.size * n_out
         alone = n_out if head.loss.averages_features and head.loss.reduction != "sum" else 1
         factors[name] = np.abs(batch.heads[name].coefficients(head.loss, n_out)) * alone
-    spread = {name: np.zeros(layout.size) for name, layout in net.loss_layouts.items()}
+    spread = {name: Parameters(layout, np.zeros(layout.size)) for name, layout in net.loss_layouts.items()}
     loss_spread = dict.fromkeys(net.heads, 0.0)
     narrow = net.empty_gradients(params.dtype, summed=False)
     exact = net.empty_gradients(np.float64, summed=False)
@@ -113,11 +117,17 @@ def _spread(
         )
         for name in net.heads:
             factor = float(factors[name][b])
-            g32, g64 = narrow.per_loss[name].flat, exact.per_loss[name].flat
-            spread[name] += factor * (np.abs(g32 - g64) + batch.size * unit * np.abs(g64))
+            for tensor, g64 in exact.per_loss[name].items():
+                measured = _peak(narrow.per_loss[name][tensor], g64)
+                spread[name][tensor][...] += factor * (measured + batch.size * unit * np.abs(g64))
             loss = exact.losses[name]
-            loss_spread[name] += factor * (abs(narrow.losses[name] - loss) + batch.size * unit * abs(loss))
-    return {name: Parameters(net.loss_layouts[name], flat) for name, flat in spread.items()}, loss_spread
+            loss_spread[name] += factor * (abs(narrow.losses[name] - loss) + summands[name] * unit * abs(loss))
+    return spread, loss_spread
+
+
+def _peak(g32: Array, g64: Vector) -> Vector:
+    """The largest |g32 - g64| over the units of a layer (the first axis), given to every unit that has a gradient."""
+    return np.asarray(np.where((g32 != 0.0) | (g64 != 0.0), np.abs(g32 - g64).max(axis=0), 0.0))
 
 
 def _widened(array: Array) -> Array:

@@ -14,9 +14,10 @@ account for: the gradient's rounding spread carried through the rule, the rule's
 sign is uncertain, Adam's first step may go either way, and the allowance there is as large as the step: such elements
 testify for no one.
 
-A hypothesis fits if its misfit is at most 1. The size that :func:`pyengine.checks.standing.standing` needs is the
-misfit of *no step at all*. If the best of all others is nearer to 1 than to that size, the verdict is *cannot tell*; if
-none is, *none of these*.
+A hypothesis fits if its misfit is at most 1. Where none does, :func:`pyengine.checks.standing.standing` decides, with
+the misfit of *no step at all* as the size: if the best misfit is nearer to 1 than to that size, the verdict is *cannot
+tell*. Otherwise it is *one step on another gradient*, if the gradient that was seen to be applied does lead to the
+observed parameters, and *none of these* if not even that does.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ from .standing import Standing, standing
 
 Vector = npt.NDArray[np.float64]
 
-SUM, MEAN, SEPARATE, TURN = (
-    "one step on the sum",
-    "one step on the mean",
-    "one optimizer per loss",
-    "one step per loss in turn",
-)
+SUM = "one step on the sum"
+MEAN = "one step on the mean"
+TURN = "one step per loss in turn"
+SEPARATE = "one optimizer per loss"
+OTHER = "one step on another gradient"
+NONE = "none of these"
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def check_update(step: Step, evidence: Evidence) -> Update:
         "the gradient that was applied", after, *once(applied, step.gradient_roundings * step.unit * np.abs(applied))
     )
     unmoved = _compare("no step", after, before, np.abs(once(total, total_spread)[1])).misfit
-    verdict, reason, found = _judge(step, hypotheses, unmoved)
+    verdict, reason, found = _judge(step, hypotheses, seen, unmoved)
     uncertain = int(np.count_nonzero((np.abs(total) <= total_spread) & (total_spread > 0.0)))
     return Update(verdict, reason, found, repr(step.optimizer), hypotheses, seen, unmoved, uncertain)
 
@@ -143,7 +144,7 @@ def _compare(name: str, observed: Vector, predicted: Vector, allowance: Vector) 
     return Hypothesis(name, float(np.max(ratio, initial=0.0)), int(np.count_nonzero(~(ratio <= 1.0))), int(ratio.size))
 
 
-def _judge(step: Step, hypotheses: Sequence[Hypothesis], unmoved: float) -> tuple[str, str, Standing]:
+def _judge(step: Step, hypotheses: Sequence[Hypothesis], seen: Hypothesis, unmoved: float) -> tuple[str, str, Standing]:
     fitting = [h.name for h in hypotheses if h.fits]
     if SUM in fitting:
         others = [name for name in fitting if name != SUM]
@@ -162,7 +163,9 @@ def _judge(step: Step, hypotheses: Sequence[Hypothesis], unmoved: float) -> tupl
     best = min(hypotheses, key=lambda h: h.misfit)
     if standing(best.misfit, 1.0, unmoved) == "between":
         return "cannot tell", f"{best.name} comes nearest, but misses by {best.misfit:.3g} allowances", "between"
-    return "none of these", f"the nearest, {best.name}, misses by {best.misfit:.3g} allowances", "beyond"
+    if seen.fits:
+        return OTHER, "the optimizer's step is right for the gradient that it was given", "beyond"
+    return NONE, f"the nearest, {best.name}, misses by {best.misfit:.3g} allowances", "beyond"
 
 
 def _coincide(step: Step) -> bool:
