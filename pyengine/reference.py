@@ -255,6 +255,11 @@ def backward_layers(
     return dh
 
 
+# What overflows shows in the result, as it does in the kernel; a warning beside it would say no more.
+_silently = np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore")
+
+
+@_silently
 def forward(net: Network, params: Mapping[str, Any], x: Any) -> dict[str, Array]:
     """The outputs of every head, name -> (batch, n_out) float64.
 
@@ -267,6 +272,7 @@ def forward(net: Network, params: Mapping[str, Any], x: Any) -> dict[str, Array]
     return {name: forward_layers(layers, wide, h)[0] for name, layers in net.head_layers.items()}
 
 
+@_silently
 def gradients(
     net: Network,
     params: Mapping[str, Any],

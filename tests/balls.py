@@ -37,19 +37,21 @@ class KinkInDoubt(ArithmeticError):
 class Rounding:
     """What an arithmetic may lose: ``unit`` is its largest relative error in one addition, multiplication or division.
 
-    * A scalar product of n terms loses at most (n + 1)·unit·Σ|a·b|, in any order (Higham 2002, eq. 3.5; a bias counts as
-      a term). Double-double: (4n + 16)·u² against a unit of 16·u².
+    * A scalar product of n terms loses at most (n + 1)·unit·Σ|a·b|, in any order (Higham 2002, eq. 3.5; a bias counts
+      as a term). Double-double: (4n + 16)·u² against a unit of 16·u².
     * An elementary function loses at most 32 units of its value: NumPy's are within 4 ulp, the oracle's within 2^-99.
     * What cancels, or has a rounded argument, loses that much of the parts that it is made of; each place says which.
+    * What is not 0 may lose ``tiny`` more, where numbers grow subnormal or vanish.
     """
 
     unit: arb
+    tiny: arb
 
     def widen(self, value: arb, parts: arb | int, units: arb | int) -> arb:
-        """The value with a radius larger by units·unit·|parts|."""
-        if self.unit == 0:
+        """The value with a radius larger by units·(unit·|parts| + tiny)."""
+        if self.unit == 0 or parts == 0:
             return value
-        return value + arb(0, (self.unit * units * arb(abs(parts)).upper()).upper())
+        return value + arb(0, (units * (self.unit * arb(abs(parts)).upper() + self.tiny)).upper())
 
     def product(self, a: Balls, b: Balls) -> Balls:
         """The matrix product a·b."""
@@ -256,13 +258,15 @@ def gradients(
     targets: Mapping[str, Any],
     sample_weight: Mapping[str, Any] | None = None,
     unit: float = 0.0,
+    tiny: float = 2.0**-1022,
 ) -> BallGradients:
     """Balls around the losses and gradients of a small network; raises :class:`KinkInDoubt` where a ball meets a kink.
 
-    ``unit`` 0 encloses the exact values, ``unit`` above 0 also the results of an arithmetic with that unit roundoff.
+    ``unit`` 0 encloses the exact values, ``unit`` above 0 also the results of an arithmetic with that unit roundoff and
+    ``tiny`` as its smallest normal number.
     """
     with flint.ctx.workprec(PRECISION):
-        rounding = Rounding(arb(unit))
+        rounding = Rounding(arb(unit), arb(tiny))
         weights = {name: exact(value) for name, value in params.items()}
         trunk = _Pass(net.trunk_layers, weights, exact(x), rounding)
         heads = {name: _Pass(layers, weights, trunk.output, rounding) for name, layers in net.head_layers.items()}
