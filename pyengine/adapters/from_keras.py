@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -132,7 +133,7 @@ def observe_step(
     y = [_one_hot(targets[name], network.heads[name]) for name in model.output_names]
     reported = model.train_on_batch(x, y, return_dict=True) if step is None else step()
     after = _parameters(keras, network, layers)
-    steps = int(keras.ops.convert_to_numpy(model.optimizer.iterations))
+    steps = int(_array(keras, model.optimizer.iterations))
     notes = () if steps == 1 else (f"The optimizer counts {steps} steps, so its first moment is not one gradient.",)
     return Step(
         framework="Keras",
@@ -287,7 +288,7 @@ def _rule(keras: Any, optimizer: Any) -> Adam:
                 "optimizer", got=got, expected="a plain keras.optimizers.Adam", remedy='Compile with optimizer="adam".'
             )
         )
-    if int(keras.ops.convert_to_numpy(optimizer.iterations)) != 0:
+    if int(_array(keras, optimizer.iterations)) != 0:
         raise ValueError(
             sentence(
                 "optimizer",
@@ -305,10 +306,17 @@ def _parameters(keras: Any, network: Network, layers: Mapping[str, Any]) -> Para
     found = {}
     for name, layer in layers.items():
         # Keras keeps kernels as (n_in, n_out).
-        found[f"{name}.weight"] = np.array(keras.ops.convert_to_numpy(layer.kernel)).T
+        found[f"{name}.weight"] = _array(keras, layer.kernel).T
         if layer.use_bias:
-            found[f"{name}.bias"] = np.array(keras.ops.convert_to_numpy(layer.bias))
+            found[f"{name}.bias"] = _array(keras, layer.bias)
     return network.parameters(found)
+
+
+def _array(keras: Any, variable: Any) -> Array:
+    with warnings.catch_warnings():
+        # TensorFlow's variables answer NumPy 2 in NumPy 1's way, and NumPy says so.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return np.array(keras.ops.convert_to_numpy(variable))
 
 
 def _native(network: Network, layers: Mapping[str, Any]) -> dict[str, str]:
@@ -333,7 +341,7 @@ def _applied(keras: Any, optimizer: Any, network: Network, layers: Mapping[str, 
                     remedy="Was it trained at all?",
                 )
             )
-        moment = np.asarray(keras.ops.convert_to_numpy(slot), dtype=np.float64)
+        moment = _array(keras, slot).astype(np.float64)
         gradient[name][...] = (moment.T if name.endswith(".weight") else moment) / (1.0 - rule.beta_1)
     return gradient
 
