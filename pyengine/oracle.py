@@ -100,10 +100,11 @@ def _compute(
             sentence("per_loss", got="and `summed` are both False", expected="at least one", remedy="Ask for one.")
         )
     wide = _Wide(net, own)
-    high = net.empty_gradients(np.float64, per_loss=per_loss, summed=summed) if out is None else out
-    low = net.empty_gradients(np.float64, per_loss=per_loss, summed=summed)
     if out is not None:
         net._check_out(out, wide.params, batch, per_loss=per_loss, summed=summed)
+        per_loss, summed = out._per_loss is not None, out._summed is not None  # what it holds must not go stale
+    high = net.empty_gradients(np.float64, per_loss=per_loss, summed=summed) if out is None else out
+    low = net.empty_gradients(np.float64, per_loss=per_loss, summed=summed)
 
     trunk = _forward(wide, net.trunk_layers, _pairs(batch.x))
     heads = {name: _forward(wide, layers, trunk.output) for name, layers in net.head_layers.items()}

@@ -303,9 +303,10 @@ def gradients(
             sentence("per_loss", got="and `summed` are both False", expected="at least one", remedy="Ask for one.")
         )
     wide = _widened(own)
-    result = net.empty_gradients(np.float64, per_loss=per_loss, summed=summed) if out is None else out
     if out is not None:
         net._check_out(out, wide, batch, per_loss=per_loss, summed=summed)
+        per_loss, summed = out._per_loss is not None, out._summed is not None  # what it holds must not go stale
+    result = net.empty_gradients(np.float64, per_loss=per_loss, summed=summed) if out is None else out
 
     h, trunk_tape = forward_layers(net.trunk_layers, wide, batch.x.astype(np.float64))
     tapes, seeds = {}, {}
