@@ -58,9 +58,10 @@ def activation_bound(activation: Activation, around: Behaviour, z_most: F64, p: 
     """Bound on the evaluation of h = f(z) from a given z, |z| ≤ z_most: E_f·u and underflow."""
     if isinstance(activation, Linear | ReLU):
         return np.zeros_like(z_most)
+    lost = p.underflow if isinstance(activation, LeakyReLU) else p.smallest_normal
     # f(0) = 0 holds without error for all but these two: 0·σ(0), tanh 0, expm1(0), erf(0).
     rounds = True if isinstance(activation, Sigmoid | Softplus) else z_most > 0.0
-    return np.where(rounds, p.u * around.value_error + 4.0 * p.smallest_normal * (1.0 + z_most), 0.0)
+    return np.where(rounds, p.u * around.value_error + 4.0 * lost * (1.0 + z_most), 0.0)
 
 
 def slope_bound(around: Behaviour, z_most: F64, g_most: F64, p: Precision) -> F64:
@@ -162,10 +163,13 @@ def _sigmoid(_: Activation, z: F64, reach: F64, _kinks: Kinks) -> Behaviour:
 
 def _softplus(_: Activation, z: F64, reach: F64, _kinks: Kinks) -> Behaviour:
     steepness, size = sigmoid(z + reach), softplus(z + reach)
-    curvature = sigmoid_slope(_nearest_zero(z, reach))
-    return Behaviour(
-        softplus(z), sigmoid(z), size, steepness, curvature, np.zeros_like(z), 18.0 * size, 12.0 * steepness
-    )
+    nearest = _nearest_zero(z, reach)
+    # log1p(exp(z)) errs with log1p where z is large, with both functions where it is not.
+    error = 11.0 * size + 7.0 * softplus(-nearest)
+    # From h, as JAX has it: exp(z - h), where the errors of h and of the difference count in full.
+    slope_error = steepness * (20.0 + error + softplus(reach - z))
+    curvature = sigmoid_slope(nearest)
+    return Behaviour(softplus(z), sigmoid(z), size, steepness, curvature, np.zeros_like(z), error, slope_error)
 
 
 def _silu(_: Activation, z: F64, reach: F64, _kinks: Kinks) -> Behaviour:

@@ -146,14 +146,14 @@ class _Sweep:
         return gradient
 
     def _summed(self, gradients: dict[str, Gradient]) -> Parameters:
-        """Σ |weight|·bound covers the sum of per-loss gradients, but not the underflow of a small weight in the loss."""
+        """Σ |weight|·bound covers the sum of per-loss gradients, but not the underflow of a small weight in it."""
         total = Gradient(*(Parameters(self.net.layout, np.zeros(self.net.layout.size)) for _ in range(2)))
         for name, head in self.net.heads.items():
             within = gradients[name] if abs(head.weight) >= 1.0 else self._gradient(name, head.weight)
             for parameter, bound in gradients[name].bound.items():
                 after = abs(head.weight) * bound
                 # The products weight·gradient and their sum underflow last.
-                lost = np.where(after > 0.0, 4.0 * self.p.smallest_normal, 0.0)
+                lost = np.where(after > 0.0, 4.0 * self.p.underflow, 0.0)
                 total.bound[parameter][...] += np.maximum(after, within.bound[parameter]) + lost
                 total.value[parameter][...] += head.weight * gradients[name].value[parameter]
         return _finished(self.net.layout, total)
@@ -166,7 +166,7 @@ class _Sweep:
             for name, head in heads.items()
         )
         bound = sum(abs(head.weight) * self.losses[name].bound for name, head in heads.items())
-        bound += accumulated(len(heads) + 2, self.p.u) * size + 4.0 * self.p.smallest_normal * len(heads)
+        bound += accumulated(len(heads) + 2, self.p.u) * size + 4.0 * self.p.underflow * len(heads)
         return _covered(bound, value)
 
     def _gramian(self, gradients: dict[str, Gradient]) -> F64:

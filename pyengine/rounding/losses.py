@@ -83,7 +83,7 @@ def samples(loss: Loss, z: Running, y: Rows, dtype: np.dtype[Any], kinks: Kinks,
 def _mse(z: Running, y: Rows, p: Precision) -> Samples:
     r = z.value - y.y
     most = np.abs(r) + z.reach
-    lost = 3.0 * p.smallest_normal
+    lost = 3.0 * p.underflow
     return Samples(
         r * r,
         2.0 * most * z.bound + 4.0 * p.u * most**2 + lost * (1.0 + most),
@@ -106,7 +106,7 @@ def _huber(z: Running, y: Rows, delta: float, p: Precision) -> Samples:
     size = np.abs(r)
     inside = np.minimum(size, delta)
     l = np.where(size <= delta, 0.5 * inside * inside, delta * (size - 0.5 * delta))
-    lost = 3.0 * p.smallest_normal
+    lost = 3.0 * p.underflow
     # The derivative is continuous: no jump at ±delta. delta is rounded to the dtype.
     d_bound = np.minimum(z.bound, 2.0 * delta) + 3.0 * p.u * slope + lost
     return Samples(

@@ -69,6 +69,11 @@ class Precision:
     largest: float
     flush_to_zero: bool = False
 
+    @property
+    def underflow(self) -> float:
+        """What one product, quotient or sum may lose to underflow; exp and its like may lose ``smallest_normal``."""
+        return self.smallest_normal if self.flush_to_zero else self.smallest_subnormal
+
     def together_with(self, other: Precision) -> Precision:
         """The precision whose bounds hold between two implementations: both round, so their errors add."""
         return Precision(

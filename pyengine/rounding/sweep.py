@@ -118,7 +118,7 @@ class HeadLoss:
         scale = weight * self.scale[:, None]
         size = np.abs(scale)
         most = np.abs(s.d) + self.spread * s.d_bound
-        lost = np.where((most > 0.0) & (size > 0.0), 4.0 * p.smallest_normal * (1.0 + size + most), 0.0)
+        lost = np.where((most > 0.0) & (size > 0.0), 4.0 * p.underflow * (1.0 + size + most), 0.0)
         return Running(scale * s.d, size * (s.d_bound + self.scale_error * most) + lost, self.spread)
 
 
@@ -133,6 +133,6 @@ def head_loss(
     size = np.abs(scale)[:, None] * (np.abs(of_samples.l) + outputs.spread * of_samples.l_bound)
     terms = of_samples.l.size
     bound = (np.abs(scale)[:, None] * of_samples.l_bound).sum() + (factor + accumulated(terms, p.u)) * size.sum()
-    lost = 4.0 * p.smallest_normal * (terms + np.abs(scale).sum())
+    lost = 4.0 * p.underflow * (terms + np.abs(scale).sum())
     value = float((scale[:, None] * of_samples.l).sum())
     return HeadLoss(scale, factor, of_samples, value, float(bound + lost), outputs.spread)
