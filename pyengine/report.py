@@ -197,7 +197,7 @@ def formula(weights: dict[str, float]) -> str:
 def _phrase(verdict: str) -> str:
     """Put a verdict into a sentence."""
     nouns = {
-                "missing loss": "missing a loss",
+        "missing loss": "missing a loss",
         "weights exchanged": "a sum with the weights exchanged",
         "not a combination": "not a combination of the per-loss gradients",
         "other weights": "a sum with other weights",

@@ -281,7 +281,9 @@ def _rule(keras: Any, optimizer: Any) -> Adam:
         if config.get(key) is not None
     ]
     extras += [key for key in ("amsgrad", "use_ema") if config.get(key)]
-    if type(optimizer) is not keras.optimizers.Adam or extras or not isinstance(config["learning_rate"], float):
+    # On PyTorch, Keras makes a subclass of the same name; AdamW is a subclass of another.
+    plain = isinstance(optimizer, keras.optimizers.Adam) and type(optimizer).__name__ == "Adam"
+    if not plain or extras or not isinstance(config["learning_rate"], float):
         got = f"is {type(optimizer).__name__}" + (f" with {', '.join(extras)}" if extras else "")
         raise ValueError(
             sentence(

@@ -12,8 +12,9 @@ magnitude, so nothing is gained from their cancelling; and each counts with the 
 of the layer (for the same input of the layer, among the units that the sample reaches at all), so nothing is gained
 from one unit's luck. The second is a *theorem*: adding up ``batch`` terms in floating point, in any order, costs at
 most batch - 1 roundings of Σ|terms|, and scaling them one more (Higham 2002, eq. 4.4; without restriction, Jeannerod &
-Rump 2013). A loss, which also sums over its outputs, has batch·n_out terms. What remains an assumption is that the
-framework rounds within one sample no worse than that.
+Rump 2013). A loss is treated alike; one that averages over its outputs sums batch·n_out terms, a cross-entropy n_out
+exponentials before its batch terms. What remains an assumption is that the framework rounds within one sample no worse
+than the engine.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ def _spread(
     factors, summands = {}, {}
     for name, head in net.heads.items():
         n_out = head.layers[-1].n_out
-        summands[name] = batch.size * n_out
+        summands[name] = batch.size * n_out if head.loss.averages_features else batch.size + n_out
         alone = n_out if head.loss.averages_features and head.loss.reduction != "sum" else 1
         factors[name] = np.abs(batch.heads[name].coefficients(head.loss, n_out)) * alone
     spread = {name: Parameters(layout, np.zeros(layout.size)) for name, layout in net.loss_layouts.items()}

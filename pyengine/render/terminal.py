@@ -120,8 +120,7 @@ def _combination(found: Combination, framework: str) -> RenderableType:
     table.add_row("configured", *empty, *(f"{found.alpha[name].configured:g}" for name in names))
     lines: list[RenderableType] = [table, Text()]
     lines += [
-        Text(f"α {name} lies in [{_interval(alpha)}]; configured: {alpha.configured:g}")
-        for name, alpha in found.alpha.items()
+        Text(f"α {name} {_interval(alpha)}; configured: {alpha.configured:g}") for name, alpha in found.alpha.items()
     ]
     lines += [
         Text(f"cos(∇{first}, ∇{second}) = {found.cosine[i][j]:.3f}: {_angle(found.cosine[i][j])}")
@@ -166,11 +165,15 @@ def _guide(report: Report) -> RenderableType:
     grid = _pairs()
     grid.add_row(
         "spread",
-        "What rounding may do. Each sample's gradient, float32 minus float64 in the engine, added up in magnitude; "
-        f"plus {n}·2⁻²⁴·Σ|gradient| for summing {n} samples in float32. Relative to G.",
+        "What rounding may do. Float32 minus float64 in the engine: every sample alone, the largest difference over "
+        "the units of a layer, added up in magnitude; plus "
+        f"{n}·2⁻²⁴·Σ|gradient| for summing {n} samples in float32.",
     )
     grid.add_row("α", "Least squares. Only the digits that the spread leaves certain are shown.")
-    grid.add_row("residual", "‖G - Σ α·∇loss‖ / ‖G‖; under engine, the same for the engine's own float32 gradient.")
+    grid.add_row(
+        "residual",
+        "‖G - Σ α·∇loss‖ / ‖G‖, beside the same for the engine's own float32 gradient. The spread too is relative to G.",
+    )
     grid.add_row(
         "misfit",
         "The largest distance between a weight and its prediction, in units of what the spread and the rule's own "
@@ -234,8 +237,10 @@ def _coefficient(alpha: Alpha) -> str:
 
 
 def _interval(alpha: Alpha) -> str:
-    digits = _decimals(alpha.radius) + 1 if math.isfinite(alpha.radius) else 0
-    return f"{alpha.low:.{digits}f}, {alpha.high:.{digits}f}"
+    if not math.isfinite(alpha.radius):
+        return "is unknown"
+    digits = _decimals(alpha.radius) + 1
+    return f"lies in [{alpha.low:.{digits}f}, {alpha.high:.{digits}f}]"
 
 
 def _decimals(radius: float) -> int:
