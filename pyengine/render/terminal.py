@@ -112,11 +112,12 @@ def _combination(found: Combination, framework: str) -> RenderableType:
     numbers: list[Column] = [*_right(*(f"α {name}" for name in names), "residual", "engine", "spread"), MARK]
     renamed = any(fit.native != fit.name for fit in found.tensors)
     table = _table(_short(framework), "tensor", *numbers) if renamed else _table("tensor", *numbers)
+    digits = {name: min(_decimals(fit.alpha[name]) for fit in (*found.tensors, found.trunk)) for name in names}
     for fit in found.tensors:
         label = (fit.native, fit.name) if renamed else (fit.name,)
-        table.add_row(*label, *_fit_cells(fit, names))
+        table.add_row(*label, *_fit_cells(fit, digits))
     empty = ("",) if renamed else ()
-    table.add_row("all shared", *empty, *_fit_cells(found.trunk, names), style="bold")
+    table.add_row("all shared", *empty, *_fit_cells(found.trunk, digits), style="bold")
     table.add_row("configured", *empty, *(f"{found.alpha[name].configured:g}" for name in names))
     lines: list[RenderableType] = [table, Text()]
     lines += [
@@ -130,10 +131,10 @@ def _combination(found: Combination, framework: str) -> RenderableType:
     return Group(*lines)
 
 
-def _fit_cells(fit: Fit, names: list[str]) -> list[str]:
+def _fit_cells(fit: Fit, digits: dict[str, int]) -> list[str]:
     size = fit.size or 1.0
     return [
-        *(_coefficient(fit.alpha[name]) for name in names),
+        *(_coefficient(fit.alpha[name], places) for name, places in digits.items()),
         _size(fit.residual / size),
         _size(fit.engine_residual / size),
         _size(fit.spread / size),
@@ -172,7 +173,7 @@ def _guide(report: Report) -> RenderableType:
     grid.add_row("α", "Least squares. Only the digits that the spread leaves certain are shown.")
     grid.add_row(
         "residual",
-        "‖G - Σ α·∇loss‖ / ‖G‖, beside the same for the engine's own float32 gradient. The spread too is relative to G.",
+        "‖G - Σ α·∇loss‖ / ‖G‖, beside the same for the engine's own float32 gradient. The spread too is relative.",
     )
     grid.add_row(
         "misfit",
@@ -229,22 +230,23 @@ def _short(framework: str) -> str:
     return framework if len(framework) <= 10 else "reported"
 
 
-def _coefficient(alpha: Alpha) -> str:
-    """Only the digits that the interval leaves certain."""
-    if not math.isfinite(alpha.radius):
-        return "unknown"
-    return f"{alpha.value:.{_decimals(alpha.radius)}f}"
+def _coefficient(alpha: Alpha, places: int) -> str:
+    return f"{alpha.value:.{places}f}" if math.isfinite(alpha.radius) else "unknown"
 
 
 def _interval(alpha: Alpha) -> str:
     if not math.isfinite(alpha.radius):
         return "is unknown"
-    digits = _decimals(alpha.radius) + 1
-    return f"lies in [{alpha.low:.{digits}f}, {alpha.high:.{digits}f}]"
+    places = _decimals(alpha) + 1
+    return f"lies in [{alpha.low:.{places}f}, {alpha.high:.{places}f}]"
 
 
-def _decimals(radius: float) -> int:
-    return 12 if radius <= 0.0 else max(0, min(12, -math.floor(math.log10(radius)) - 1))
+def _decimals(alpha: Alpha) -> int:
+    """How many decimals of a coefficient its interval leaves certain; 12 where it leaves all, or none."""
+    radius = alpha.radius
+    if not 0.0 < radius < math.inf:
+        return 12
+    return max(0, min(12, -math.floor(math.log10(radius)) - 1))
 
 
 def _size(value: float) -> str:
