@@ -1,15 +1,15 @@
-"""The compiled kernel. Callers validate; the kernel trusts shapes and dtypes up to memory safety."""
+# The compiled kernel. Callers validate; the kernel trusts shapes and dtypes up to memory safety.
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-LayerTuple = tuple[int, int, str, float, bool]
-"""(n_in, n_out, activation, slope, bias)."""
-HeadTuple = tuple[Sequence[LayerTuple], str, float, float, float]
-"""(layers, loss, label_smoothing, delta, weight)."""
+# (n_in, n_out, activation, slope, bias)
+LayerTuple: TypeAlias = tuple[int, int, str, float, bool]
+# (layers, loss, label_smoothing, delta, weight)
+HeadTuple: TypeAlias = tuple[Sequence[LayerTuple], str, float, float, float]
 
 class Network:
     def __init__(self, n_in: int, trunk: Sequence[LayerTuple], heads: Sequence[HeadTuple]) -> None: ...

@@ -150,4 +150,6 @@ def activation(given: str | Activation) -> Activation:
 def _require_finite(argument: str, value: float) -> None:
     require_real(argument, value, expected="a finite number")
     if not math.isfinite(value):
-        raise ValueError(sentence(argument, got=f"is {value}", expected="a finite number", remedy="Pass a real number."))
+        raise ValueError(
+            sentence(argument, got=f"is {value}", expected="a finite number", remedy="Pass a real number.")
+        )

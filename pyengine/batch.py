@@ -1,4 +1,4 @@
-"""One batch, checked: inputs, targets and sample weights, in the form that every route (kernel, reference, oracle) takes."""
+"""One batch, checked: inputs, targets and sample weights, in the form that kernel, reference and oracle take."""
 
 from __future__ import annotations
 
@@ -59,11 +59,18 @@ def checked_input(x: object, n_in: int, dtype: np.dtype[Any]) -> Array:
     array = as_numpy("x", x)
     _require_dtype("x", array, dtype)
     if array.ndim != 2 or array.shape[1] != n_in:
-        remedy = "Transpose it?" if array.ndim == 2 and array.shape[0] == n_in else "Flatten the features of each sample."
+        remedy = (
+            "Transpose it?" if array.ndim == 2 and array.shape[0] == n_in else "Flatten the features of each sample."
+        )
         raise ValueError(sentence("x", got=f"has shape {array.shape}", expected=f"(batch, {n_in})", remedy=remedy))
     if array.shape[0] == 0:
         raise ValueError(
-            sentence("x", got=f"has shape {array.shape}", expected="a batch of at least 1 sample", remedy="Skip empty batches.")
+            sentence(
+                "x",
+                got=f"has shape {array.shape}",
+                expected="a batch of at least 1 sample",
+                remedy="Skip empty batches.",
+            )
         )
     _require_finite("x", array)
     return np.require(array, requirements=["C", "A"])
@@ -161,9 +168,7 @@ def _classes(argument: str, array: Array, batch: int, n_out: int) -> Array:
     return np.require(array, dtype=np.int64, requirements=["C", "A"])
 
 
-def _sample_weights(
-    given: object, batch: int, heads: Mapping[str, Head]
-) -> dict[str, npt.NDArray[np.float64] | None]:
+def _sample_weights(given: object, batch: int, heads: Mapping[str, Head]) -> dict[str, npt.NDArray[np.float64] | None]:
     if given is None:
         return dict.fromkeys(heads)
     if not isinstance(given, Mapping):
@@ -178,11 +183,18 @@ def _sample_weights(
         array = as_numpy(argument, named[name])
         if array.dtype.kind not in "fiu":
             raise TypeError(
-                sentence(argument, got=f"has dtype {array.dtype}", expected="real numbers", remedy="Convert it to floats.")
+                sentence(
+                    argument, got=f"has dtype {array.dtype}", expected="real numbers", remedy="Convert it to floats."
+                )
             )
         if array.shape != (batch,):
             raise ValueError(
-                sentence(argument, got=f"has shape {array.shape}", expected=f"({batch},)", remedy="Give one weight per sample.")
+                sentence(
+                    argument,
+                    got=f"has shape {array.shape}",
+                    expected=f"({batch},)",
+                    remedy="Give one weight per sample.",
+                )
             )
         _require_finite(argument, array)
         weights = np.require(array, dtype=np.float64, requirements=["C", "A"])

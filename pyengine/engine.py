@@ -70,7 +70,8 @@ class Network:
     def init(self, seed: int = 0, dtype: npt.DTypeLike = "float32") -> Parameters:
         """Fresh parameters: Glorot-uniform weights, zero biases, as Keras initialises dense layers.
 
-        Source: Glorot & Bengio, AISTATS 2010, eq. 16. ``dtype`` is float32 or float64; the same seed gives the same numbers.
+        Source: Glorot & Bengio, AISTATS 2010, eq. 16. ``dtype`` is float32 or float64; the same seed gives the same
+        numbers.
         """
         chosen = _dtype(dtype)
         rng = np.random.default_rng(seed)
@@ -84,7 +85,8 @@ class Network:
     def parameters(self, mapping: Mapping[str, Any]) -> Parameters:
         """Copy any mapping of arrays (a PyTorch ``state_dict``, a dict) into parameters of this network.
 
-        Raises ``ValueError`` for wrong names and shapes, ``TypeError`` for dtypes other than one common float32 or float64.
+        Raises ``ValueError`` for wrong names and shapes, ``TypeError`` for dtypes other than one common float32 or
+        float64.
         """
         return gather(self.layout, mapping)
 
@@ -110,9 +112,10 @@ class Network:
     ) -> Gradients:
         """Losses and gradients of one batch, from one fused pass.
 
-        ``x`` is (batch, n_in); ``targets`` maps each head to integer classes (batch,) or to (batch, n_out) of the parameters' dtype;
-        ``sample_weight`` is None, one (batch,) array for all heads, or a mapping of heads to such arrays. ``per_loss`` and ``summed``
-        choose what is computed; ``out``, an earlier result of the same call, is overwritten and returned.
+        ``x`` is (batch, n_in); ``targets`` maps each head to integer classes (batch,) or to (batch, n_out) of the
+        parameters' dtype; ``sample_weight`` is None, one (batch,) array for all heads, or a mapping of heads to such
+        arrays. ``per_loss`` and ``summed`` choose what is computed; ``out``, an earlier result of the same call, is
+        overwritten and returned.
 
         Results are the same bits for every thread count. Raises ``ValueError`` and ``TypeError`` before any work.
         """
@@ -120,7 +123,12 @@ class Network:
         batch = checked_batch(x, targets, sample_weight, n_in=self.n_in, heads=self.heads, dtype=own.dtype)
         if not (per_loss or summed):
             raise ValueError(
-                sentence("per_loss", got="and `summed` are both False", expected="at least one", remedy="Ask for one of them.")
+                sentence(
+                    "per_loss",
+                    got="and `summed` are both False",
+                    expected="at least one",
+                    remedy="Ask for one of them.",
+                )
             )
         result = self.empty_gradients(own.dtype, per_loss=per_loss, summed=summed) if out is None else out
         if out is not None:
@@ -183,7 +191,9 @@ class Network:
                     remedy="It belongs to another network.",
                 )
             )
-        parts = [(f"out.per_loss[{name!r}]", part, self.loss_layouts[name]) for name, part in (out._per_loss or {}).items()]
+        parts = [
+            (f"out.per_loss[{name!r}]", part, self.loss_layouts[name]) for name, part in (out._per_loss or {}).items()
+        ]
         if out._summed is not None:
             parts.append(("out.summed", out._summed, self.layout))
         taken = [("the parameters", params.flat), ("x", batch.x)]
@@ -199,7 +209,12 @@ class Network:
         flat = part.flat
         if part.layout != layout:
             raise ValueError(
-                sentence(argument, got="has another layout", expected="the layout of this network", remedy="Use its own result.")
+                sentence(
+                    argument,
+                    got="has another layout",
+                    expected="the layout of this network",
+                    remedy="Use its own result.",
+                )
             )
         if flat.dtype != dtype:
             raise TypeError(
@@ -222,7 +237,12 @@ class Network:
         for other, array in taken:
             if np.may_share_memory(flat, array):
                 raise ValueError(
-                    sentence(argument, got=f"shares memory with {other}", expected="memory of its own", remedy="Copy one of them.")
+                    sentence(
+                        argument,
+                        got=f"shares memory with {other}",
+                        expected="memory of its own",
+                        remedy="Copy one of them.",
+                    )
                 )
 
     def _run(self, params: Parameters, batch: Batch, result: Gradients) -> None:

@@ -44,5 +44,7 @@ def require_real(argument: str, value: object, *, expected: str) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(
-            sentence(argument, got=f"is of type {type(value).__name__}", expected=expected, remedy="Pass a real number.")
+            sentence(
+                argument, got=f"is of type {type(value).__name__}", expected=expected, remedy="Pass a real number."
+            )
         )

@@ -52,14 +52,22 @@ class Gradients:
 
     @property
     def gramian(self) -> npt.NDArray[np.float64]:
-        """(K, K): inner products of the per-loss gradients over the trunk, in the order of the heads; zeros without trunk layers."""
+        """(K, K): inner products of the per-loss gradients over the trunk, in the order of the heads.
+
+        Zeros without trunk layers.
+        """
         if self._gramian is None:
-            raise NotComputed("`gramian` needs the per-loss gradients; ask for them with gradients(..., per_loss=True).")
+            raise NotComputed(
+                "`gramian` needs the per-loss gradients; ask for them with gradients(..., per_loss=True)."
+            )
         return self._gramian
 
     @property
     def cosine(self) -> npt.NDArray[np.float64]:
-        """(K, K): the Gramian scaled to a unit diagonal; NaN in the row and column of a loss without gradient in the trunk."""
+        """(K, K): the Gramian scaled to a unit diagonal.
+
+        NaN in the row and column of a loss without gradient in the trunk.
+        """
         norms = np.sqrt(np.diagonal(self.gramian))
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(self.gramian / norms[:, None] / norms[None, :])

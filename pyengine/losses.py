@@ -85,8 +85,8 @@ class ClippedCrossEntropy(_ClassLoss):
     """Cross-entropy as Keras computes it from probabilities: softmax, divide by the row sum, clip, then -Σ y·log p.
 
     The bounds of the clip are 1e-7 and 1 - 1e-7, each rounded to the dtype of the parameters. With U the classes whose
-    probability lies within them (bounds included), ∂l/∂z_j = p_j·Σ_{i in U} y_i - [j in U]·y_j: a sample whose true class has a
-    probability under 1e-7 gets no gradient at all.
+    probability lies within them (bounds included), ∂l/∂z_j = p_j·Σ_{i in U} y_i - [j in U]·y_j: a sample whose true
+    class has a probability under 1e-7 gets no gradient at all.
     """
 
     name: ClassVar[str] = "clipped_cross_entropy"
@@ -103,7 +103,10 @@ class ClippedCrossEntropy(_ClassLoss):
 
 @dataclass(frozen=True)
 class BinaryCrossEntropy(Loss):
-    """l_ij = max(z, 0) - z·y + log(1 + exp(-|z|)) on logits z, with probabilities y in [0, 1]; ∂l/∂z = sigmoid(z) - y."""
+    """l_ij = max(z, 0) - z·y + log(1 + exp(-|z|)) on logits z; ∂l/∂z = sigmoid(z) - y.
+
+    Targets: probabilities y in [0, 1].
+    """
 
     name: ClassVar[str] = "binary_cross_entropy"
     target_kind: ClassVar[Literal["classes", "probabilities", "values"]] = "probabilities"
@@ -178,7 +181,9 @@ def loss(given: str | Loss, options: dict[str, Any]) -> Loss:
         )
     if given not in LOSSES:
         raise ValueError(
-            sentence("loss", got=f"is {given!r}", expected=f"one of {listing(LOSSES)}", remedy="Use one of these names.")
+            sentence(
+                "loss", got=f"is {given!r}", expected=f"one of {listing(LOSSES)}", remedy="Use one of these names."
+            )
         )
     kind = LOSSES[given]
     known = [field.name for field in fields(kind)]

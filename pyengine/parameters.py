@@ -37,7 +37,9 @@ class Layout:
             self.size += math.prod(shape)
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, Layout) and self.shapes == other.shapes and self.names == other.names)
+        return self is other or (
+            isinstance(other, Layout) and self.shapes == other.shapes and self.names == other.names
+        )
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -53,7 +55,12 @@ class Parameters(Mapping[str, Array]):
     def __init__(self, layout: Layout, flat: Array) -> None:
         if flat.shape != (layout.size,):
             raise ValueError(
-                sentence("flat", got=f"has shape {flat.shape}", expected=f"({layout.size},)", remedy="Use the network's own layout.")
+                sentence(
+                    "flat",
+                    got=f"has shape {flat.shape}",
+                    expected=f"({layout.size},)",
+                    remedy="Use the network's own layout.",
+                )
             )
         self.layout = layout
         self.flat = flat
@@ -113,7 +120,9 @@ def gather(layout: Layout, mapping: Mapping[str, Any]) -> Parameters:
         if missing and unexpected:
             got += f" and has the unexpected {listing(unexpected)}"
         raise ValueError(
-            sentence("parameters", got=got, expected=f"exactly {listing(layout.names)}", remedy="Rename, add or remove them.")
+            sentence(
+                "parameters", got=got, expected=f"exactly {listing(layout.names)}", remedy="Rename, add or remove them."
+            )
         )
     arrays = {name: as_numpy(f"parameters[{name!r}]", mapping[name]) for name in layout.names}
     dtype = next(iter(arrays.values())).dtype
@@ -128,9 +137,16 @@ def gather(layout: Layout, mapping: Mapping[str, Any]) -> Parameters:
                 )
             )
         if array.shape != layout.shapes[name]:
-            remedy = "Transpose it?" if array.shape == layout.shapes[name][::-1] else "Does it belong to another network?"
+            remedy = (
+                "Transpose it?" if array.shape == layout.shapes[name][::-1] else "Does it belong to another network?"
+            )
             raise ValueError(
-                sentence(f"parameters[{name!r}]", got=f"has shape {array.shape}", expected=f"{layout.shapes[name]}", remedy=remedy)
+                sentence(
+                    f"parameters[{name!r}]",
+                    got=f"has shape {array.shape}",
+                    expected=f"{layout.shapes[name]}",
+                    remedy=remedy,
+                )
             )
     gathered = empty(layout, dtype)
     for name, array in arrays.items():

@@ -28,7 +28,12 @@ def size(argument: str, value: object) -> int:
         ) from None
     if isinstance(value, bool) or number < 1:
         raise ValueError(
-            sentence(argument, got=f"is {value}", expected="a whole number of at least 1", remedy="Remove the layer or give it a width.")
+            sentence(
+                argument,
+                got=f"is {value}",
+                expected="a whole number of at least 1",
+                remedy="Remove the layer or give it a width.",
+            )
         )
     return number
 
@@ -68,7 +73,12 @@ class Head:
         object.__setattr__(self, "layers", dense_layers("layers", layers))
         if not self.layers:
             raise ValueError(
-                sentence("layers", got="is empty", expected="at least one pyengine.Dense", remedy="A head needs a layer of its own.")
+                sentence(
+                    "layers",
+                    got="is empty",
+                    expected="at least one pyengine.Dense",
+                    remedy="A head needs a layer of its own.",
+                )
             )
         object.__setattr__(self, "loss", _loss(loss, options))
         try:
@@ -77,7 +87,12 @@ class Head:
             number = math.nan
         if not math.isfinite(number):
             raise ValueError(
-                sentence("weight", got=f"is {weight!r}", expected="a finite number", remedy="It multiplies the loss in the total.")
+                sentence(
+                    "weight",
+                    got=f"is {weight!r}",
+                    expected="a finite number",
+                    remedy="It multiplies the loss in the total.",
+                )
             )
         object.__setattr__(self, "weight", number)
 
@@ -124,7 +139,12 @@ def named_heads(heads: object) -> dict[str, Head]:
         )
     if not heads:
         raise ValueError(
-            sentence("heads", got="is empty", expected="at least one head", remedy="A network without a loss has no gradient.")
+            sentence(
+                "heads",
+                got="is empty",
+                expected="at least one head",
+                remedy="A network without a loss has no gradient.",
+            )
         )
     for name, head in heads.items():
         if not isinstance(name, str) or not name or "." in name:
