@@ -98,7 +98,7 @@ def run_demo(framework: str, seed: int, batch: int, json_path: Path | None = Non
         return _refuse(f"There is no folder {json_path.parent} to write {json_path.name} into.")
     try:
         report = demo.run(framework, seed=seed, batch=batch)  # type: ignore[arg-type]  # run() checks the name
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         extra = framework if framework in ("keras", "torch") else "cli"
         return _refuse(f"{framework} could not be used: {error}. Install it with: pip install 'pyengine-grad[{extra}]'")
     except ValueError as error:

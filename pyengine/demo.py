@@ -108,7 +108,7 @@ def _auto(x: Any, targets: Any, seed: int) -> Step:
     for name, route in ROUTES.items():
         try:
             step = route(x, targets, seed)
-        except ModuleNotFoundError as error:
+        except ImportError as error:
             missing.append(f"{name} could not be used: {error}.")
             continue
         return _noted(step, missing)
