@@ -37,7 +37,6 @@ ORDER = (
     "report",
     "judge",
     "render",
-    "judge",
     "verify",
     "adapters",
     "digits",
