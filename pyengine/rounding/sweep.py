@@ -11,7 +11,7 @@ from .activations import Behaviour, activation_bound, behaviour, slope_bound
 from .losses import Samples, samples, scale_error, target_rows
 from .precision import Precision, accumulated
 from .products import matmul_bound, sum_bound
-from .running import F64, Kinks, Running
+from .running import F64, Kinks, Running, row_norms, running, spectral_norm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,40 +22,54 @@ if TYPE_CHECKING:
     from ..spec import Layer
 
 
+class Weight:
+    """A weight matrix (n_out, n_in) with what errors meet on their way through it and back."""
+
+    def __init__(self, w: F64) -> None:
+        self.w = w
+        self.size = np.abs(w)
+        self.spectral = spectral_norm(w)
+        self.rows, self.columns = row_norms(w), row_norms(w.T)
+
+
 @dataclass(frozen=True, eq=False)
 class Step:
     """What the forward pass through one layer leaves for the backward pass."""
 
     layer: Layer
-    weight: F64
+    weight: Weight
     h_in: Running
     z: Running
     around: Behaviour
 
 
-def dense_forward(weight: F64, bias: F64 | None, h: Running, p: Precision) -> Running:
+def dense_forward(weight: Weight, bias: F64 | None, h: Running, p: Precision) -> Running:
     """z = h·Wᵀ + b: the error of h through |W|, and the rounding of the product."""
-    value = h.value @ weight.T
+    value = h.value @ weight.w.T
     if bias is not None:
         value = value + bias
-    through = h.bound @ np.abs(weight).T
-    return Running(value, through + matmul_bound(h.most, weight.T, p, bias), h.spread)
+    rounding = matmul_bound(h.most, weight.w.T, p, bias)
+    through = np.fmin(h.bound @ weight.size.T, h.norm[:, None] * weight.rows)
+    return running(value, through + rounding, h.spread, weight.spectral * h.norm + row_norms(rounding))
 
 
 def activation_forward(layer: Layer, z: Running, kinks: Kinks, p: Precision) -> tuple[Running, Behaviour]:
     """h = f(z): the error of z times the steepest slope within reach, and the evaluation of f."""
     around = behaviour(layer.activation, z.value, z.reach, kinks)
+    rounding = activation_bound(layer.activation, around, z.most, p)
     # A bounded activation cannot err by more than its own range.
     through = np.fmin(around.steepness * z.bound, 2.0 * around.size)
-    return Running(around.value, through + activation_bound(layer.activation, around, z.most, p), z.spread), around
+    norm = around.steepness.max(axis=1) * z.norm + row_norms(rounding)
+    return running(around.value, through + rounding, z.spread, norm), around
 
 
 def activation_backward(step: Step, dh: Running, p: Precision) -> Running:
     """∂L/∂z = ∂L/∂h·f'(z): both factors err; at a kink the factor may jump; the product rounds."""
     around, z = step.around, step.z
     slope_error = np.fmin(around.curvature * z.bound, 2.0 * around.steepness) + around.jump
-    through = dh.bound * around.steepness + dh.most * slope_error
-    return Running(dh.value * around.slope, through + slope_bound(around, z.most, dh.most, p), dh.spread)
+    added = dh.most * slope_error + slope_bound(around, z.most, dh.most, p)
+    norm = around.steepness.max(axis=1) * dh.norm + row_norms(added)
+    return running(dh.value * around.slope, dh.bound * around.steepness + added, dh.spread, norm)
 
 
 def dense_backward(step: Step, dz: Running, p: Precision) -> tuple[F64, F64, F64, F64, Running]:
@@ -63,7 +77,10 @@ def dense_backward(step: Step, dz: Running, p: Precision) -> tuple[F64, F64, F64
     h, weight = step.h_in, step.weight
     dw_bound = dz.bound.T @ h.most + dz.most.T @ h.bound + matmul_bound(dz.most.T, h.most, p)
     db_bound = dz.bound.sum(axis=0) + sum_bound(dz.most.sum(axis=0), dz.value.shape[0], p)
-    dh = Running(dz.value @ weight, dz.bound @ np.abs(weight) + matmul_bound(dz.most, weight, p), dz.spread)
+    rounding = matmul_bound(dz.most, weight.w, p)
+    through = np.fmin(dz.bound @ weight.size, dz.norm[:, None] * weight.columns)
+    norm = weight.spectral * dz.norm + row_norms(rounding)
+    dh = running(dz.value @ weight.w, through + rounding, dz.spread, norm)
     return dz.value.T @ h.value, dw_bound, dz.value.sum(axis=0), db_bound, dh
 
 
@@ -73,7 +90,7 @@ def forward(
     """Through the layers, in order."""
     steps = []
     for layer in layers:
-        weight = params[f"{layer.name}.weight"]
+        weight = Weight(params[f"{layer.name}.weight"])
         z = dense_forward(weight, params[f"{layer.name}.bias"] if layer.bias else None, h, p)
         out, around = activation_forward(layer, z, kinks, p)
         steps.append(Step(layer, weight, h, z, around))
@@ -119,7 +136,7 @@ class HeadLoss:
         size = np.abs(scale)
         most = np.abs(s.d) + self.spread * s.d_bound
         lost = np.where((most > 0.0) & (size > 0.0), 4.0 * p.underflow * (1.0 + size + most), 0.0)
-        return Running(scale * s.d, size * (s.d_bound + self.scale_error * most) + lost, self.spread)
+        return running(scale * s.d, size * (s.d_bound + self.scale_error * most) + lost, self.spread)
 
 
 def head_loss(
