@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import oracle, reference
+from . import oracle, reference, rounding
 from .activations import ELU, GELU, Activation, GELUTanh, LeakyReLU, Linear, ReLU, Sigmoid, SiLU, Softplus, Tanh
 from .engine import Network
 from .errors import GradientMismatch
@@ -46,5 +46,6 @@ __all__ = [
     "info",
     "oracle",
     "reference",
+    "rounding",
     "set_num_threads",
 ]
