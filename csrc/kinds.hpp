@@ -7,6 +7,8 @@ enum class Activation : unsigned char { linear, relu, leaky_relu, elu, tanh, sig
 
 enum class Loss : unsigned char { softmax_cross_entropy, clipped_cross_entropy, binary_cross_entropy, mse, mae, huber };
 
+enum class Reduction : unsigned char { mean, sum, weighted_mean };
+
 /// Whether f'(z) needs z itself; the others recover it from h = f(z), so that z and h may share memory.
 constexpr bool derivative_needs_z(Activation kind) {
   switch (kind) {

@@ -23,6 +23,7 @@ struct Layer {
 struct Head {
   std::vector<Layer> layers;
   Loss loss;
+  Reduction reduction;
   double label_smoothing, delta;
   double weight;
 
@@ -55,6 +56,9 @@ struct Net {
   /// Offset of a head's first parameter. A per-loss gradient holds the trunk, then that head:
   /// an offset o of the head lies there at trunk_size + (o - head_begin).
   std::size_t head_begin(std::size_t head) const { return heads[head].layers.front().weight; }
+  std::size_t head_size(std::size_t head) const {
+    return (head + 1 < heads.size() ? head_begin(head + 1) : size) - head_begin(head);
+  }
 };
 
 } // namespace pyengine

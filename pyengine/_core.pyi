@@ -6,9 +6,11 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from .parameters import Parameters
+
 # (n_in, n_out, activation, slope, bias)
 LayerTuple: TypeAlias = tuple[int, int, str, float, bool]
-# (layers, loss, label_smoothing, delta, weight)
+# (layers, loss, reduction, label_smoothing, delta, weight)
 HeadTuple: TypeAlias = tuple[Sequence[LayerTuple], str, float, float, float]
 
 class Network:
@@ -26,6 +28,24 @@ class Network:
         losses: npt.NDArray[np.float64],
         gramian: npt.NDArray[np.float64] | None,
     ) -> None: ...
+
+class Direct:
+    """A result's arrays, bound to the network that made them: the short way to the kernel."""
+
+    def __init__(
+        self,
+        network: Network,
+        dtype: np.dtype[Any],
+        per_loss: Sequence[Parameters],
+        summed: Parameters | None,
+        gramian: npt.NDArray[np.float64] | None,
+        losses: dict[str, float],
+    ) -> None: ...
+    def run(self, network: Network, per_loss: bool, summed: bool, params: object, x: object, targets: object) -> float | None:
+        """Fill the arrays and the losses and return the total loss, if every argument is exactly what the kernel takes.
+
+        Otherwise return None, nothing having been touched.
+        """
 
 def set_num_threads(n: int) -> None: ...
 def num_threads() -> int: ...

@@ -52,6 +52,7 @@ class Network:
                 (
                     [_layer_tuple(layer) for layer in self.head_layers[name]],
                     head.loss.name,
+                    head.loss.reduction,
                     getattr(head.loss, "label_smoothing", 0.0),
                     head.loss.delta if isinstance(head.loss, Huber) else 0.0,
                     head.weight,
@@ -120,6 +121,29 @@ class Network:
         Results are the same bits for every thread count. Raises ``ValueError`` and ``TypeError`` before any work.
         """
         own = self._own(params)
+        result = out
+        if sample_weight is None:
+            if result is None:
+                result = self.empty_gradients(own.dtype, per_loss=per_loss, summed=summed)
+            direct = getattr(result, "_direct", None)
+            if direct is not None:
+                total = direct.run(self._kernel, per_loss, summed, own.flat, x, targets)
+                if total is not None:
+                    result.total_loss = total
+                    return result
+        return self._checked_gradients(own, x, targets, sample_weight, per_loss, summed, out)
+
+    def _checked_gradients(
+        self,
+        own: Parameters,
+        x: Any,
+        targets: Mapping[str, Any],
+        sample_weight: Any,
+        per_loss: bool,
+        summed: bool,
+        out: Gradients | None,
+    ) -> Gradients:
+        """The long way: convert what can be converted, and say what is wrong with the rest."""
         batch = checked_batch(x, targets, sample_weight, n_in=self.n_in, heads=self.heads, dtype=own.dtype)
         if not (per_loss or summed):
             raise ValueError(
@@ -151,14 +175,19 @@ class Network:
     def empty_gradients(self, dtype: npt.DTypeLike, *, per_loss: bool = True, summed: bool = True) -> Gradients:
         """A result whose numbers are not set yet, to be filled through ``out=``."""
         chosen = _dtype(dtype)
-        k = len(self.heads)
-        return Gradients(
-            losses=dict.fromkeys(self.heads, float("nan")),
-            total_loss=float("nan"),
-            per_loss={name: empty(layout, chosen) for name, layout in self.loss_layouts.items()} if per_loss else None,
-            summed=empty(self.layout, chosen) if summed else None,
-            gramian=np.empty((k, k)) if per_loss else None,
+        losses = dict.fromkeys(self.heads, float("nan"))
+        parts = {name: empty(layout, chosen) for name, layout in self.loss_layouts.items()} if per_loss else None
+        total = empty(self.layout, chosen) if summed else None
+        gramian = np.empty((len(self.heads), len(self.heads))) if per_loss else None
+        direct = _core.Direct(
+            self._kernel,
+            chosen,
+            list(parts.values()) if parts is not None else [],
+            total,
+            gramian,
+            losses,
         )
+        return Gradients(losses, float("nan"), parts, total, gramian, direct)
 
     def _own(self, params: Mapping[str, Any]) -> Parameters:
         if isinstance(params, Parameters) and (params.layout is self.layout or params.layout == self.layout):

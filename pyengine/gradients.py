@@ -13,6 +13,8 @@ from .parameters import Parameters
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ._core import Direct
+
 
 class Gradients:
     """What ``gradients(...)`` returns, whichever route computed it.
@@ -20,7 +22,7 @@ class Gradients:
     ``losses`` maps each head to its unweighted loss; ``total_loss`` is Σ weight·loss.
     """
 
-    __slots__ = ("_gramian", "_per_loss", "_summed", "losses", "total_loss")
+    __slots__ = ("_direct", "_gramian", "_per_loss", "_summed", "losses", "total_loss")
 
     def __init__(
         self,
@@ -29,12 +31,14 @@ class Gradients:
         per_loss: dict[str, Parameters] | None,
         summed: Parameters | None,
         gramian: npt.NDArray[np.float64] | None,
+        direct: Direct | None = None,
     ) -> None:
         self.losses = losses
         self.total_loss = total_loss
         self._per_loss = per_loss
         self._summed = summed
         self._gramian = gramian
+        self._direct = direct
 
     @property
     def per_loss(self) -> Mapping[str, Parameters]:

@@ -7,3 +7,4 @@ namespace py = pybind11;
 
 void bind_runtime(py::module_& m);
 void bind_network(py::module_& m);
+void bind_direct(py::module_& m);

@@ -5,4 +5,5 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.doc() = "The compiled kernel of pyengine.";
   bind_runtime(m);
   bind_network(m);
+  bind_direct(m);
 }

@@ -24,15 +24,17 @@ using pyengine::Layer;
 using pyengine::Loss;
 using pyengine::Net;
 using pyengine::Network;
+using pyengine::Reduction;
 
 using LayerTuple = std::tuple<int, int, std::string, double, bool>;
-using HeadTuple = std::tuple<std::vector<LayerTuple>, std::string, double, double, double>;
+using HeadTuple = std::tuple<std::vector<LayerTuple>, std::string, std::string, double, double, double>;
 
 // In the order of the enumerations.
 constexpr std::array<std::string_view, 10> activations{"linear",  "relu",     "leaky_relu", "elu",  "tanh",
                                                        "sigmoid", "softplus", "silu",       "gelu", "gelu_tanh"};
 constexpr std::array<std::string_view, 6> losses{
     "softmax_cross_entropy", "clipped_cross_entropy", "binary_cross_entropy", "mse", "mae", "huber"};
+constexpr std::array<std::string_view, 3> reductions{"mean", "sum", "weighted_mean"};
 
 template <class Kind, std::size_t n> Kind kind(const std::array<std::string_view, n>& names, std::string_view name) {
   for (std::size_t i = 0; i < n; ++i)
@@ -56,8 +58,9 @@ std::unique_ptr<Network> make_network(int n_in, const std::vector<LayerTuple>& t
   Net net;
   net.n_in = n_in;
   net.trunk = layers_from(trunk);
-  for (const auto& [layers, loss, label_smoothing, delta, weight] : heads)
-    net.heads.push_back(Head{layers_from(layers), kind<Loss>(losses, loss), label_smoothing, delta, weight});
+  for (const auto& [layers, loss, reduction, label_smoothing, delta, weight] : heads)
+    net.heads.push_back(Head{layers_from(layers), kind<Loss>(losses, loss), kind<Reduction>(reductions, reduction),
+                             label_smoothing, delta, weight});
   return std::make_unique<Network>(std::move(net));
 }
 
@@ -128,8 +131,7 @@ void gradients(Network& network, const py::array& params, const py::array& x, co
   if (per_loss) {
     require(per_loss->size() == heads, "one gradient per head");
     for (std::size_t k = 0; k < heads; ++k) {
-      std::size_t size = net.trunk_size;
-      for (const Layer& layer : net.heads[k].layers) size += layer.size();
+      const std::size_t size = net.trunk_size + net.head_size(k);
       call.per_loss.push_back(
           write<T>((*per_loss)[k], static_cast<py::ssize_t>(size), "a per-loss gradient has another size or dtype"));
     }

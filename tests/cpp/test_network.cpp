@@ -17,9 +17,10 @@ Net example(Activation activation) {
   Net net;
   net.n_in = 19;
   net.trunk = {dense(19, 70, activation), dense(70, 33, activation)};
-  net.heads = {Head{{dense(33, 10, Activation::linear)}, Loss::softmax_cross_entropy, 0, 0, 1.0},
-               Head{{dense(33, 21, activation), dense(21, 2, Activation::linear)}, Loss::mse, 0, 0, 0.5},
-               Head{{dense(33, 1, Activation::linear)}, Loss::mae, 0, 0, -2.0}};
+  net.heads = {
+      Head{{dense(33, 10, Activation::linear)}, Loss::softmax_cross_entropy, Reduction::mean, 0, 0, 1.0},
+      Head{{dense(33, 21, activation), dense(21, 2, Activation::linear)}, Loss::mse, Reduction::mean, 0, 0, 0.5},
+      Head{{dense(33, 1, Activation::linear)}, Loss::mae, Reduction::mean, 0, 0, -2.0}};
   return net;
 }
 
@@ -104,7 +105,7 @@ TEST_CASE("a batch of several chunks has the gradient of its parts") {
   Net net;
   net.n_in = 3;
   net.trunk = {dense(3, 5, Activation::linear)};
-  net.heads = {Head{{dense(5, 1, Activation::linear)}, Loss::mae, 0, 0, 0.5}};
+  net.heads = {Head{{dense(5, 1, Activation::linear)}, Loss::mae, Reduction::mean, 0, 0, 0.5}};
   const int batch = 2 * chunk_rows + 3;
   std::vector<double> results[2];
   int at = 0;

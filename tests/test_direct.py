@@ -1,0 +1,78 @@
+"""The short way into the kernel: taken by ordinary calls, declined by all others, and the same bits as the long one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from networks import Problem, pair, some_pairs
+
+import pyengine as pe
+
+
+def run(case: Problem, out: pe.Gradients, **changes: Any) -> float | None:
+    """What the short way says to this call, with some arguments changed."""
+    params = changes.get("params", case.params.flat)
+    direct = out._direct
+    assert direct is not None
+    return direct.run(
+        case.net._kernel, True, True, params, changes.get("x", case.x), changes.get("targets", case.targets)
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("activation", "loss", "reduction"), some_pairs())
+def test_ordinary_calls_go_the_short_way_with_the_bits_of_the_long_one(
+    activation: str, loss: str, reduction: str, dtype: str
+) -> None:
+    case = pair(activation, loss, reduction, dtype, weighted=False)
+    out = case.net.empty_gradients(dtype)
+    total = run(case, out)
+    long = case.net._checked_gradients(case.params, case.x, case.targets, None, True, True, None)
+    assert total == long.total_loss
+    assert out.losses == long.losses
+    assert np.array_equal(out.summed.flat, long.summed.flat)
+    assert np.array_equal(out.gramian, long.gramian)
+    for name, part in long.per_loss.items():
+        assert np.array_equal(out.per_loss[name].flat, part.flat)
+
+
+def with_nan(a: Any) -> Any:
+    a = a.copy()
+    a[0, -1] = np.nan
+    return a
+
+
+UNUSUAL: dict[str, Callable[[Problem], dict[str, Any]]] = {
+    "strided x": lambda c: {"x": np.repeat(c.x, 2, axis=1)[:, ::2]},
+    "NaN in x": lambda c: {"x": with_nan(c.x)},
+    "x of another dtype": lambda c: {"x": c.x.astype("float16")},
+    "x as a list": lambda c: {"x": c.x.tolist()},
+    "x of a subclass": lambda c: {"x": np.ma.masked_array(c.x)},
+    "empty x": lambda c: {"x": c.x[:0]},
+    "short parameters": lambda c: {"params": c.params.flat[1:]},
+    "a missing target": lambda c: {"targets": {"first": c.targets["first"]}},
+    "a renamed target": lambda c: {"targets": {"first": c.targets["first"], "third": c.targets["second"]}},
+    "small classes": lambda c: {"targets": {**c.targets, "first": np.zeros(3, np.int32)}},
+    "a class too high": lambda c: {"targets": {**c.targets, "first": np.array([0, 3, 1])}},
+    "a negative class": lambda c: {"targets": {**c.targets, "first": np.array([0, -1, 1])}},
+    "a negative probability": lambda c: {"targets": {**c.targets, "first": -c.targets["first"]}},
+    "NaN in a target": lambda c: {"targets": {**c.targets, "second": with_nan(c.targets["second"])}},
+    "a flat target": lambda c: {"targets": {**c.targets, "second": c.targets["second"].ravel()}},
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_unusual_arguments_are_declined_and_nothing_is_touched(name: str) -> None:
+    case = pair("tanh", "softmax_cross_entropy", "mean", weighted=False)
+    out = case.net.gradients(*case.arguments[1:])
+    before = (out.summed.flat.tobytes(), out.per_loss["first"].flat.tobytes(), dict(out.losses))
+    assert run(case, out, **UNUSUAL[name](case)) is None
+    assert (out.summed.flat.tobytes(), out.per_loss["first"].flat.tobytes(), dict(out.losses)) == before
+
+
+def test_a_result_of_another_network_is_declined() -> None:
+    case, other = (pair("tanh", "mse", "mean", weighted=False) for _ in range(2))
+    assert run(case, other.net.empty_gradients("float64")) is None
