@@ -1,4 +1,4 @@
-# The compiled kernel. Callers validate; the kernel trusts shapes and dtypes up to memory safety.
+# The compiled kernel. Callers validate; the kernel trusts its arguments up to memory safety.
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -11,7 +11,7 @@ from .parameters import Parameters
 # (n_in, n_out, activation, slope, bias)
 LayerTuple: TypeAlias = tuple[int, int, str, float, bool]
 # (layers, loss, reduction, label_smoothing, delta, weight)
-HeadTuple: TypeAlias = tuple[Sequence[LayerTuple], str, float, float, float]
+HeadTuple: TypeAlias = tuple[Sequence[LayerTuple], str, str, float, float, float]
 
 class Network:
     def __init__(self, n_in: int, trunk: Sequence[LayerTuple], heads: Sequence[HeadTuple]) -> None: ...
@@ -29,9 +29,9 @@ class Network:
         gramian: npt.NDArray[np.float64] | None,
     ) -> None: ...
 
+# A result's arrays, bound to the network that made them: the short way to the kernel. `run` fills them and returns the
+# total loss if every argument is exactly what the kernel takes; else it returns None, nothing having been touched.
 class Direct:
-    """A result's arrays, bound to the network that made them: the short way to the kernel."""
-
     def __init__(
         self,
         network: Network,
@@ -41,11 +41,9 @@ class Direct:
         gramian: npt.NDArray[np.float64] | None,
         losses: dict[str, float],
     ) -> None: ...
-    def run(self, network: Network, per_loss: bool, summed: bool, params: object, x: object, targets: object) -> float | None:
-        """Fill the arrays and the losses and return the total loss, if every argument is exactly what the kernel takes.
-
-        Otherwise return None, nothing having been touched.
-        """
+    def run(
+        self, network: Network, per_loss: bool, summed: bool, params: object, x: object, targets: object
+    ) -> float | None: ...
 
 def set_num_threads(n: int) -> None: ...
 def num_threads() -> int: ...

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from networks import Problem, pair, some_pairs
+from networks import EVERY_PAIR, Problem, pair
 
 import pyengine as pe
 
@@ -23,7 +23,7 @@ def run(case: Problem, out: pe.Gradients, **changes: Any) -> float | None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("activation", "loss", "reduction"), some_pairs())
+@pytest.mark.parametrize(("activation", "loss", "reduction"), EVERY_PAIR)
 def test_ordinary_calls_go_the_short_way_with_the_bits_of_the_long_one(
     activation: str, loss: str, reduction: str, dtype: str
 ) -> None:
