@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
-from . import oracle, reference, rounding
-from .activations import ELU, GELU, Activation, GELUTanh, LeakyReLU, Linear, ReLU, Sigmoid, SiLU, Softplus, Tanh
-from .engine import Network
-from .errors import GradientMismatch
-from .gradients import Gradients
-from .losses import MAE, MSE, BinaryCrossEntropy, ClippedCrossEntropy, Huber, Loss, SoftmaxCrossEntropy
-from .optimizers import SGD, Adam
-from .parameters import Parameters
-from .runtime import info, set_num_threads, version
-from .spec import Dense, Head
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__version__ = version()
+if TYPE_CHECKING:
+    from . import oracle, reference, rounding
+    from .activations import ELU, GELU, Activation, GELUTanh, LeakyReLU, Linear, ReLU, Sigmoid, SiLU, Softplus, Tanh
+    from .engine import Network
+    from .errors import GradientMismatch
+    from .gradients import Gradients
+    from .losses import MAE, MSE, BinaryCrossEntropy, ClippedCrossEntropy, Huber, Loss, SoftmaxCrossEntropy
+    from .optimizers import SGD, Adam
+    from .parameters import Parameters
+    from .runtime import info, set_num_threads
+    from .spec import Dense, Head
+
+__version__ = "0.1.0"  # the build reads this line
+
+# Where each public name lives. A name is imported when it is first used: `import pyengine` is then free, and does not
+# even import NumPy.
+_HOMES = {
+    "": ("oracle", "reference", "rounding"),
+    "activations": (
+        *("ELU", "GELU", "Activation", "GELUTanh", "LeakyReLU", "Linear", "ReLU", "SiLU", "Sigmoid", "Softplus"),
+        "Tanh",
+    ),
+    "engine": ("Network",),
+    "errors": ("GradientMismatch",),
+    "gradients": ("Gradients",),
+    "losses": ("MAE", "MSE", "BinaryCrossEntropy", "ClippedCrossEntropy", "Huber", "Loss", "SoftmaxCrossEntropy"),
+    "optimizers": ("SGD", "Adam"),
+    "parameters": ("Parameters",),
+    "runtime": ("info", "set_num_threads"),
+    "spec": ("Dense", "Head"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "ELU",
@@ -49,3 +72,16 @@ __all__ = [
     "rounding",
     "set_num_threads",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'pyengine' has no attribute {name!r}")
+    home = _HOME[name]
+    value = getattr(import_module(f".{home}", __name__), name) if home else import_module(f".{name}", __name__)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

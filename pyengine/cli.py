@@ -47,9 +47,7 @@ def application() -> Any:
 
     def version(value: bool) -> None:
         if value:
-            from .runtime import version as number
-
-            typer.echo(f"pyengine {number()}")
+            typer.echo(f"pyengine {__version__}")
             raise typer.Exit
 
     @app.callback()

@@ -5,18 +5,10 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-from . import _core
+from . import __version__, _core
 from .errors import sentence
 
-# The build reads the version from this line; importlib.metadata would cost a tenth of the import time.
-VERSION = "0.1.0"
-
 MOST_THREADS = 1024
-
-
-def version() -> str:
-    """The version of pyengine, such as ``"0.1.0"``."""
-    return VERSION
 
 
 def info() -> dict[str, Any]:
@@ -33,7 +25,7 @@ def info() -> dict[str, Any]:
     """
     build = _core.build_info()
     return {
-        "version": version(),
+        "version": __version__,
         "isa": _core.isa(),
         "isas": _core.isas(),
         "threads": _core.num_threads(),

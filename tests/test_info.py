@@ -44,7 +44,7 @@ def test_info_names_version_isa_threads_and_compiler() -> None:
 
 
 def test_version_is_that_of_the_distribution() -> None:
-    assert pe.__version__ == pe.version() == pe.info()["version"] == importlib.metadata.version("pyengine-grad")
+    assert pe.__version__ == pe.info()["version"] == importlib.metadata.version("pyengine-grad")
 
 
 def test_portable_fallback_is_always_available() -> None:
