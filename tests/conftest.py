@@ -15,6 +15,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Interpreters that tests start must find the installed package too, and not the source tree they start in.
+os.environ["PYTHONSAFEPATH"] = "1"
 
 import hypothesis
 import numpy as np
