@@ -76,10 +76,12 @@ template <class T> Plan make_plan(const Net& net, const KernelTable<T>& kernels,
     pack(true, p.layer->n_out);
     if (p.backward_weights != absent) pack(false, p.layer->n_in);
     if (!backward) continue;
-    for (int m = 0; m < p.layer->n_out; m += kernels.m_tile)
+    // A tall tile shares its packed inputs among more rows of the gradient; a layer still makes several tasks.
+    const int m_step = kernels.m_tile * std::clamp(p.layer->n_out / (2 * kernels.m_tile), 1, 4);
+    for (int m = 0; m < p.layer->n_out; m += m_step)
       for (int n = 0; n < p.layer->n_in; n += kernels.n_tile)
-        plan.weights.push_back({i, false, m, std::min(p.layer->n_out, m + kernels.m_tile), n,
-                                std::min(p.layer->n_in, n + kernels.n_tile)});
+        plan.weights.push_back(
+            {i, false, m, std::min(p.layer->n_out, m + m_step), n, std::min(p.layer->n_in, n + kernels.n_tile)});
     if (p.layer->has_bias) plan.weights.push_back({i, true, 0, 0, 0, p.layer->n_out});
   }
 
