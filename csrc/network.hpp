@@ -38,6 +38,9 @@ class Network {
 
   template <class T> void gradients(const GradientCall<T>& call);
 
+  /// Only the call's gramian, from the gradients or without them, whichever takes fewer operations.
+  template <class T> void gramian(const GradientCall<T>& call);
+
  private:
   template <class T> WorkspacePool<T>& pool() {
     if constexpr (sizeof(T) == sizeof(float))

@@ -28,6 +28,15 @@ class Network:
         losses: npt.NDArray[np.float64],
         gramian: npt.NDArray[np.float64] | None,
     ) -> None: ...
+    def gramian(
+        self,
+        params: npt.NDArray[Any],
+        x: npt.NDArray[Any],
+        targets: Sequence[npt.NDArray[Any]],
+        weights: Sequence[npt.NDArray[np.float64] | None],
+        divisors: Sequence[float],
+        out: npt.NDArray[np.float64],
+    ) -> None: ...
 
 # A result's arrays, bound to the network that made them: the short way to the kernel. `run` fills them and returns the
 # total loss if every argument is exactly what the kernel takes; else it returns None, nothing having been touched.

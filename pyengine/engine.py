@@ -172,6 +172,26 @@ class Network:
         """The gradient of Σ weight·loss with respect to every parameter, by a single backward pass."""
         return self.gradients(params, x, targets, sample_weight, per_loss=False, summed=True).summed
 
+    def gramian(
+        self, params: Mapping[str, Any], x: Any, targets: Mapping[str, Any], sample_weight: Any = None
+    ) -> npt.NDArray[np.float64]:
+        """(K, K) float64: inner products of the per-loss gradients over the trunk, in the order of the heads.
+
+        Takes the arguments of :meth:`gradients`. Where that takes fewer operations (a batch that is small against the
+        widths) no gradient is formed: with dW_k = D_kᵀ·X, ⟨dW_k, dW_l⟩ = Σ_ij (X·Xᵀ)_ij·(D_k·D_lᵀ)_ij.
+
+        >>> net = Network(n_in=1, trunk=[Dense(1)], heads={"a": Head([Dense(1)], loss="mse")})
+        >>> params = net.init(seed=0, dtype="float64")
+        >>> x, y = np.ones((1, 1)), {"a": np.zeros((1, 1))}
+        >>> bool(net.gramian(params, x, y)[0, 0] == net.gradients(params, x, y).gramian[0, 0])
+        True
+        """
+        own = self._own(params)
+        batch = checked_batch(x, targets, sample_weight, n_in=self.n_in, heads=self.heads, dtype=own.dtype)
+        out = np.empty((len(self.heads), len(self.heads)))
+        self._kernel.gramian(own.flat, batch.x, *self._measured_against(batch), out)
+        return out
+
     def empty_gradients(self, dtype: npt.DTypeLike, *, per_loss: bool = True, summed: bool = True) -> Gradients:
         """A result whose numbers are not set yet, to be filled through ``out=``."""
         chosen = _dtype(dtype)
@@ -274,14 +294,20 @@ class Network:
                     )
                 )
 
+    def _measured_against(self, batch: Batch) -> tuple[list[Array], list[npt.NDArray[np.float64] | None], list[float]]:
+        """Targets, sample weights and divisors, as the kernel takes them."""
+        return (
+            [head.target for head in batch.heads.values()],
+            [head.weights for head in batch.heads.values()],
+            [batch.heads[name].divisor(head.loss, head.layers[-1].n_out) for name, head in self.heads.items()],
+        )
+
     def _run(self, params: Parameters, batch: Batch, result: Gradients) -> None:
         losses = np.empty(len(self.heads))
         self._kernel.gradients(
             params.flat,
             batch.x,
-            [head.target for head in batch.heads.values()],
-            [head.weights for head in batch.heads.values()],
-            [batch.heads[name].divisor(head.loss, head.layers[-1].n_out) for name, head in self.heads.items()],
+            *self._measured_against(batch),
             [part.flat for part in result._per_loss.values()] if result._per_loss is not None else None,
             result._summed.flat if result._summed is not None else None,
             losses,

@@ -102,14 +102,13 @@ void forward(Network& network, const py::array& params, const py::array& x, std:
   network.forward<T>(p, input, batch, out);
 }
 
+/// What a gradient or a Gramian is computed from.
 template <class T>
-void gradients(Network& network, const py::array& params, const py::array& x, const std::vector<py::array>& targets,
-               const std::vector<std::optional<py::array>>& weights, const std::vector<double>& divisors,
-               std::optional<std::vector<py::array>>& per_loss, std::optional<py::array>& summed, py::array& losses_out,
-               std::optional<py::array>& gramian) {
+GradientCall<T> inputs(const Network& network, const py::array& params, const py::array& x,
+                       const std::vector<py::array>& targets, const std::vector<std::optional<py::array>>& weights,
+                       const std::vector<double>& divisors) {
   const Net& net = network.net();
   const std::size_t heads = net.heads.size();
-  const auto n_heads = static_cast<py::ssize_t>(heads);
   GradientCall<T> call{};
   call.batch = batch_of(network, x);
   call.params = read<T>(params, static_cast<py::ssize_t>(net.size), "params has another size or dtype");
@@ -128,9 +127,17 @@ void gradients(Network& network, const py::array& params, const py::array& x, co
       for (py::ssize_t i = 0; i < call.batch; ++i)
         require(target.classes[i] >= 0 && target.classes[i] < net.heads[k].n_out(), "a class is out of range");
   }
+  return call;
+}
+
+template <class T>
+void gradients(Network& network, GradientCall<T> call, std::optional<std::vector<py::array>>& per_loss,
+               std::optional<py::array>& summed, py::array& losses_out, std::optional<py::array>& gramian) {
+  const Net& net = network.net();
+  const auto heads = static_cast<py::ssize_t>(net.heads.size());
   if (per_loss) {
-    require(per_loss->size() == heads, "one gradient per head");
-    for (std::size_t k = 0; k < heads; ++k) {
+    require(per_loss->size() == net.heads.size(), "one gradient per head");
+    for (std::size_t k = 0; k < net.heads.size(); ++k) {
       const std::size_t size = net.trunk_size + net.head_size(k);
       call.per_loss.push_back(
           write<T>((*per_loss)[k], static_cast<py::ssize_t>(size), "a per-loss gradient has another size or dtype"));
@@ -138,13 +145,22 @@ void gradients(Network& network, const py::array& params, const py::array& x, co
   }
   if (summed) call.summed = write<T>(*summed, static_cast<py::ssize_t>(net.size), "summed has another size or dtype");
   require(per_loss || summed, "nothing to compute");
-  call.losses = write<double>(losses_out, n_heads, "losses are not (heads,) float64");
+  call.losses = write<double>(losses_out, heads, "losses are not (heads,) float64");
   if (gramian) {
     require(per_loss.has_value(), "the Gramian needs the per-loss gradients");
-    call.gramian = write<double>(*gramian, n_heads * n_heads, "gramian is not (heads, heads) float64");
+    call.gramian = write<double>(*gramian, heads * heads, "gramian is not (heads, heads) float64");
   }
   const py::gil_scoped_release release;
   network.gradients<T>(call);
+}
+
+template <class T> void gramian(Network& network, GradientCall<T> call, py::array& out) {
+  const auto heads = static_cast<py::ssize_t>(network.net().heads.size());
+  call.gramian = write<double>(out, heads * heads, "gramian is not (heads, heads) float64");
+  std::vector<double> unused(network.net().heads.size());
+  call.losses = unused.data();
+  const py::gil_scoped_release release;
+  network.gramian<T>(call);
 }
 
 bool is_single(const py::array& params) { return py::isinstance<py::array_t<float>>(params); }
@@ -166,9 +182,23 @@ void bind_network(py::module_& m) {
              const std::vector<std::optional<py::array>>& weights, const std::vector<double>& divisors,
              std::optional<std::vector<py::array>> per_loss, std::optional<py::array> summed, py::array losses_out,
              std::optional<py::array> gramian) {
-            (is_single(params) ? gradients<float> : gradients<double>)(network, params, x, targets, weights, divisors,
-                                                                       per_loss, summed, losses_out, gramian);
+            if (is_single(params))
+              gradients(network, inputs<float>(network, params, x, targets, weights, divisors), per_loss, summed,
+                        losses_out, gramian);
+            else
+              gradients(network, inputs<double>(network, params, x, targets, weights, divisors), per_loss, summed,
+                        losses_out, gramian);
           },
           py::arg("params"), py::arg("x"), py::arg("targets"), py::arg("weights"), py::arg("divisors"),
-          py::arg("per_loss"), py::arg("summed"), py::arg("losses"), py::arg("gramian"));
+          py::arg("per_loss"), py::arg("summed"), py::arg("losses"), py::arg("gramian"))
+      .def(
+          "gramian",
+          [](Network& network, const py::array& params, const py::array& x, const std::vector<py::array>& targets,
+             const std::vector<std::optional<py::array>>& weights, const std::vector<double>& divisors, py::array out) {
+            if (is_single(params))
+              gramian(network, inputs<float>(network, params, x, targets, weights, divisors), out);
+            else
+              gramian(network, inputs<double>(network, params, x, targets, weights, divisors), out);
+          },
+          py::arg("params"), py::arg("x"), py::arg("targets"), py::arg("weights"), py::arg("divisors"), py::arg("out"));
 }

@@ -1,0 +1,223 @@
+// One chunk of rows of one call, cut into tasks.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <vector>
+
+#include "network.hpp"
+
+namespace pyengine {
+
+/// One chunk of rows of one call, cut into tasks: pack the weights; take each block of rows forward, through the losses
+/// and back; then the weight gradients.
+template <class T> class Pass {
+ public:
+  Pass(const Net& net, Workspace<T>& workspace, const T* params)
+      : net_(net), w_(workspace), plan_(workspace.plan), kernels_(*workspace.kernels), params_(params) {}
+
+  void set_chunk(const T* x, std::ptrdiff_t begin, int rows) {
+    x_ = x;
+    begin_ = begin;
+    rows_ = rows;
+  }
+
+  int row_tasks() const { return (rows_ + plan_.row_block - 1) / plan_.row_block; }
+
+  void pack(const PackTask& task) const {
+    const LayerPlan& p = plan_.layers[static_cast<std::size_t>(task.layer)];
+    const Layer& layer = *p.layer;
+    const T* weight = params_ + layer.weight;
+    if (task.forward)
+      kernels_.pack({layer.n_in, layer.n_out, weight, true, w_.at(p.forward_weights)}, task.panel_begin,
+                    task.panel_end);
+    else
+      kernels_.pack({layer.n_out, layer.n_in, weight, false, w_.at(p.backward_weights)}, task.panel_begin,
+                    task.panel_end);
+  }
+
+  // ---- a block of rows ------------------------------------------------------------------------------------------
+
+  struct Block {
+    int begin, rows;
+    T* scratch;
+  };
+
+  Block block(int task, int thread) const {
+    const int begin = task * plan_.row_block;
+    return {begin, std::min(plan_.row_block, rows_ - begin), w_.scratch(thread)};
+  }
+
+  /// Where the block's rows of a buffer (rows, n_out) begin.
+  T* rows_of(std::size_t buffer, const LayerPlan& p, const Block& b) const {
+    return w_.at(buffer) + static_cast<std::ptrdiff_t>(b.begin) * p.layer->n_out;
+  }
+
+  std::ptrdiff_t stream_stride(const LayerPlan& p) const {
+    return static_cast<std::ptrdiff_t>(plan_.rows) * p.layer->n_out;
+  }
+
+  void forward_layer(const LayerPlan& p, const T* input, const Block& b) const {
+    const Layer& layer = *p.layer;
+    T* z = rows_of(p.z, p, b);
+    kernels_.product({b.rows,
+                      layer.n_in,
+                      layer.n_out,
+                      {input, layer.n_in, b.rows, 0},
+                      w_.at(p.forward_weights),
+                      {z, layer.n_out, b.rows, 0},
+                      layer.has_bias ? params_ + layer.bias : nullptr,
+                      false},
+                     b.scratch);
+    kernels_.activation_forward(layer.activation, layer.slope, count(p, b), z, rows_of(p.h, p, b));
+  }
+
+  /// Turns ∂L/∂h in the layer's delta into ∂L/∂z, for all its streams.
+  void backward_activation(const LayerPlan& p, const Block& b) const {
+    kernels_.activation_backward(p.layer->activation, p.layer->slope, count(p, b), rows_of(p.z, p, b),
+                                 rows_of(p.h, p, b), p.streams, rows_of(p.delta, p, b), stream_stride(p));
+  }
+
+  /// From a layer's delta to ∂L/∂h of the layer below, `stream` being the first stream written there.
+  void backward_layer(const LayerPlan& p, const LayerPlan& below, int stream, bool accumulate, const Block& b) const {
+    const Layer& layer = *p.layer;
+    T* to = rows_of(below.delta, below, b) + stream * stream_stride(below);
+    kernels_.product({b.rows * p.streams,
+                      layer.n_out,
+                      layer.n_in,
+                      {rows_of(p.delta, p, b), layer.n_out, b.rows, stream_stride(p)},
+                      w_.at(p.backward_weights),
+                      {to, layer.n_in, b.rows, stream_stride(below)},
+                      nullptr,
+                      accumulate},
+                     b.scratch);
+  }
+
+  void forward(const Block& b) const {
+    const T* input = x_ + static_cast<std::ptrdiff_t>(b.begin) * net_.n_in;
+    const T* h = input;
+    for (int i = 0; i < plan_.trunk_end(); ++i) h = step(i, h, b);
+    const T* const shared = h;
+    for (std::size_t k = 0; k < net_.heads.size(); ++k) {
+      h = shared;
+      for (int i = plan_.head_first[k]; i < plan_.head_end(k); ++i) h = step(i, h, b);
+    }
+  }
+
+  void backward(const GradientCall<T>& call, const Block& b) const {
+    const bool one_stream = plan_.wanted == Wanted::summed;
+    for (std::size_t k = 0; k < net_.heads.size(); ++k) {
+      const int first = plan_.head_first[k];
+      int i = plan_.head_end(k) - 1;
+      loss(call.targets[k], k, at(i), one_stream ? net_.heads[k].weight : 1.0, b);
+      backward_activation(at(i), b);
+      for (; i > first; --i) {
+        backward_layer(at(i), at(i - 1), 0, false, b);
+        backward_activation(at(i - 1), b);
+      }
+      if (plan_.trunk_end() > 0)
+        backward_layer(at(first), at(plan_.trunk_end() - 1), one_stream ? 0 : static_cast<int>(k), one_stream && k > 0,
+                       b);
+    }
+    for (int i = plan_.trunk_end() - 1; i >= 0; --i) {
+      backward_activation(at(i), b);
+      if (i > 0) backward_layer(at(i), at(i - 1), 0, false, b);
+    }
+  }
+
+  void copy_outputs(const std::vector<T*>& outputs, const Block& b) const {
+    for (std::size_t k = 0; k < net_.heads.size(); ++k) {
+      const LayerPlan& p = at(plan_.head_end(k) - 1);
+      const T* from = rows_of(p.h, p, b);
+      std::copy(from, from + count(p, b), outputs[k] + (begin_ + b.begin) * p.layer->n_out);
+    }
+  }
+
+  // ---- weight and bias gradients --------------------------------------------------------------------------------
+
+  void weights(const GradientCall<T>& call, const WeightTask& task, bool first, bool last, int thread) const {
+    const LayerPlan& p = plan_.layers[static_cast<std::size_t>(task.layer)];
+    const Layer& layer = *p.layer;
+    const std::size_t offset = task.bias ? layer.bias : layer.weight;
+    const T* delta = w_.at(p.delta);
+
+    // Where only the sum is wanted, the sum's own vector takes the one stream.
+    T* const* grad = &call.summed;
+    std::size_t grad_offset = offset;
+    T* summed = nullptr;
+    const double* weight = w_.weights.data();
+    if (plan_.wanted == Wanted::per_loss) {
+      grad = call.per_loss.data();
+      if (p.head >= 0) {
+        const auto k = static_cast<std::size_t>(p.head);
+        grad += k;
+        weight += k;
+        grad_offset = net_.trunk_size + offset - net_.head_begin(k);
+      }
+      if (call.summed) summed = call.summed + offset;
+    }
+    if (task.bias)
+      kernels_.bias_gradient({rows_, layer.n_out, task.n_begin, task.n_end, p.streams, delta, stream_stride(p), grad,
+                              grad_offset, summed, weight, first, last});
+    else
+      kernels_.weight_gradient({rows_, layer.n_out, layer.n_in, task.m_begin, task.m_end, task.n_begin, task.n_end,
+                                input_of(task.layer), p.streams, delta, stream_stride(p), grad, grad_offset, summed,
+                                weight, first, last},
+                               w_.scratch(thread));
+  }
+
+  // ---- what the products of rows are made of ----------------------------------------------------------------------
+
+  const LayerPlan& layer(int i) const { return at(i); }
+  T* scratch(int thread) const { return w_.scratch(thread); }
+  const T* delta_of(const LayerPlan& p, std::size_t stream) const {
+    return w_.at(p.delta) + static_cast<std::ptrdiff_t>(stream) * stream_stride(p);
+  }
+
+  /// The whole chunk's input of a layer.
+  const T* input_of(int i) const {
+    const bool opens_head = at(i).head >= 0 && i == plan_.head_first[static_cast<std::size_t>(at(i).head)];
+    const int below = opens_head ? plan_.trunk_end() - 1 : i - 1;
+    return below >= 0 ? w_.at(at(below).h) : x_;
+  }
+
+ private:
+  const LayerPlan& at(int i) const { return plan_.layers[static_cast<std::size_t>(i)]; }
+
+  static std::size_t count(const LayerPlan& p, const Block& b) {
+    return static_cast<std::size_t>(b.rows) * static_cast<std::size_t>(p.layer->n_out);
+  }
+
+  const T* step(int i, const T* input, const Block& b) const {
+    forward_layer(at(i), input, b);
+    return rows_of(at(i).h, at(i), b);
+  }
+
+  void loss(const HeadTarget<T>& t, std::size_t k, const LayerPlan& p, double scale, const Block& b) const {
+    const Head& head = net_.heads[k];
+    const std::size_t row = k * static_cast<std::size_t>(plan_.rows) + static_cast<std::size_t>(b.begin);
+    const std::ptrdiff_t sample = begin_ + b.begin;
+    double* coefficient = w_.coefficients.data() + row;
+    for (int r = 0; r < b.rows; ++r) coefficient[r] = (t.weights ? t.weights[sample + r] : 1.0) / t.divisor;
+    kernels_.loss({head.loss, head.label_smoothing, head.delta, b.rows, p.layer->n_out, rows_of(p.h, p, b),
+                   t.classes ? t.classes + sample : nullptr, t.target ? t.target + sample * p.layer->n_out : nullptr,
+                   coefficient, scale, rows_of(p.delta, p, b), w_.row_losses.data() + row});
+  }
+
+  const Net& net_;
+  Workspace<T>& w_;
+  const Plan& plan_;
+  const KernelTable<T>& kernels_;
+  const T* params_;
+  const T* x_ = nullptr;
+  std::ptrdiff_t begin_ = 0;
+  int rows_ = 0;
+};
+
+/// Below this, waking a second thread costs more than it brings.
+inline int threads_for(const Plan& plan, int threads) {
+  constexpr double worth_a_thread = 5e5;
+  return plan.flops < worth_a_thread ? 1 : threads;
+}
+
+} // namespace pyengine
