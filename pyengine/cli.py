@@ -1,4 +1,4 @@
-"""The command line: ``pyengine demo``, ``pyengine info``.
+"""The command line: ``pyengine demo``, ``pyengine bench``, ``pyengine info``.
 
 Exit codes: 0 the step is consistent, 1 it is refuted, 2 wrong usage, 3 inconclusive.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
+from .errors import listing, sentence
 
 if TYPE_CHECKING:
     from .report import Report
@@ -75,6 +76,25 @@ def application() -> Any:
         raise typer.Exit(run_demo(framework, seed, batch, json_path))
 
     @app.command()
+    def bench(
+        size: list[str] = typer.Option(  # noqa: B008
+            ["tiny", "small", "medium"], help="tiny, small, medium, large; several by commas, or all."
+        ),
+        task: str = typer.Option("both", help="per-loss, summed or both."),
+        peers: str = typer.Option("auto", help="Names by commas; auto takes all that are installed."),
+        threads: int | None = typer.Option(None, min=1, help="For every contestant alike. Default: as the engine has."),
+        dtype: str = typer.Option("float32", help="float32 or float64."),
+        seconds: float = typer.Option(10.0, min=0.0, help="Time for the rounds of each size and task."),
+        json_path: Path | None = typer.Option(  # noqa: B008
+            None, "--json", metavar="PATH", help="Also write the result as JSON."
+        ),
+    ) -> None:
+        """Race the installed frameworks on the same gradients; only who agrees is timed."""
+        raise typer.Exit(
+            run_bench(size, task, peers, threads=threads, dtype=dtype, seconds=seconds, json_path=json_path)
+        )
+
+    @app.command()
     def info(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
         """Show what the engine runs on."""
         from .runtime import info as facts
@@ -107,6 +127,63 @@ def run_demo(framework: str, seed: int, batch: int, json_path: Path | None = Non
     if json_path is not None:
         write_atomically(json_path, report.to_json() + "\n")
     return EXIT_CODES[report.verdict]
+
+
+def run_bench(
+    sizes: list[str],
+    task: str,
+    peers: str,
+    *,
+    threads: int | None = None,
+    dtype: str = "float32",
+    seconds: float = 10.0,
+    json_path: Path | None = None,
+) -> int:
+    """Run the benchmark, print its tables, and return the exit code."""
+    from rich.console import Console
+
+    from .bench import contest, contestant, terminal
+    from .bench.sizes import SIZES, TASKS
+    from .runtime import info
+
+    if json_path is not None and not json_path.parent.is_dir():
+        return _refuse(f"There is no folder {json_path.parent} to write {json_path.name} into.")
+    try:
+        chosen_sizes = _chosen("size", ",".join(sizes), list(SIZES), "all")
+        chosen_tasks = _chosen("task", task, list(TASKS), "both")
+        chosen_peers = _chosen("peers", peers, list(contestant.PEERS), "auto")
+        _chosen("dtype", dtype, ["float32", "float64"], "")
+    except ValueError as error:
+        return _refuse(str(error))
+    with Console(stderr=True).status("") as status:
+        held = contest.compete(
+            chosen_sizes,
+            chosen_tasks,
+            chosen_peers,
+            threads=info()["threads"] if threads is None else threads,
+            dtype=dtype,
+            seconds=seconds,
+            say=status.update,
+        )
+    if sys.stdout.isatty():
+        terminal.show(held, Console())
+    else:
+        print(terminal.plain(held, width=terminal.WIDEST))
+    if json_path is not None:
+        write_atomically(json_path, json.dumps(held, indent=1, ensure_ascii=False) + "\n")
+    return 0
+
+
+def _chosen(argument: str, given: str, known: list[str], every: str) -> list[str]:
+    """The names in a list by commas, in their usual order."""
+    names = [name.strip() for name in given.split(",")]
+    if every and names == [every]:
+        return known
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        expected = listing([*known, every] if every else known)
+        raise ValueError(sentence(argument, got=f"is {unknown[0]!r}", expected=expected, remedy="Use these names."))
+    return [name for name in known if name in names]
 
 
 def _print(report: Report) -> None:

@@ -44,6 +44,7 @@ ORDER = (
     "pytest_plugin",
     "selftest",
     "demo",
+    "bench",
     "cli",
 )
 
@@ -143,11 +144,11 @@ def test_modules_of_one_folder_import_one_another_without_circles() -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_frameworks_are_imported_by_their_adapters_alone_and_only_when_needed(path: Path) -> None:
+def test_frameworks_are_imported_by_adapters_and_contestants_alone_and_only_when_needed(path: Path) -> None:
     for name, top_level in imports(path):
         root = name.partition(".")[0]
         if root in FRAMEWORKS:
-            assert path.parent == PACKAGE / "adapters", f"{relative(path)} imports {name}"
+            assert path.parent in {PACKAGE / "adapters", PACKAGE / "bench/peers"}, f"{relative(path)} imports {name}"
             assert not top_level, f"{relative(path)} imports {name} at the top level"
 
 

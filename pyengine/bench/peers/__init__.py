@@ -1,0 +1,1 @@
+"""One file a competitor. ``contestant.py`` says what such a file holds."""
