@@ -165,12 +165,12 @@ def run_bench(
             seconds=seconds,
             say=status.update,
         )
+    if json_path is not None:
+        write_atomically(json_path, json.dumps(held, indent=1, ensure_ascii=False) + "\n")
     if sys.stdout.isatty():
         terminal.show(held, Console())
     else:
         print(terminal.plain(held, width=terminal.WIDEST))
-    if json_path is not None:
-        write_atomically(json_path, json.dumps(held, indent=1, ensure_ascii=False) + "\n")
     return 0
 
 
