@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <ctime>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -53,7 +54,11 @@ template <class Check, class T> void require(const char* what, Check holds, T& n
 struct Work {
   double flops, count;
 };
-void report(benchmark::State& state, std::vector<double>& seconds, Work work, const Peak& peak);
+struct Times {
+  std::vector<double> seconds; // of one call, as timed again and again
+  double cpu_seconds;          // of one call, all threads together, on average
+};
+void report(benchmark::State& state, Times times, Work work, const Peak& peak);
 
 template <class T, class Run> void measure(benchmark::State& state, const Setting& on, Work work, Run run) {
   using Clock = std::chrono::steady_clock;
@@ -68,13 +73,16 @@ template <class T, class Run> void measure(benchmark::State& state, const Settin
   double once = timed(1);
   if (once < long_enough) once = timed(1);
   const auto times = static_cast<benchmark::IterationCount>(std::clamp(long_enough / once, 1.0, 1e4));
-  std::vector<double> seconds;
+  Times all{};
+  const std::clock_t cpu_start = std::clock();
   while (state.KeepRunningBatch(times)) {
     const double elapsed = timed(times);
     state.SetIterationTime(elapsed);
-    seconds.push_back(elapsed / static_cast<double>(times));
+    all.seconds.push_back(elapsed / static_cast<double>(times));
   }
-  report(state, seconds, work, peak);
+  all.cpu_seconds = static_cast<double>(std::clock() - cpu_start) / CLOCKS_PER_SEC /
+                    static_cast<double>(all.seconds.size()) / static_cast<double>(times);
+  report(state, std::move(all), work, peak);
 }
 
 /// Google Benchmark calls a benchmark several times, to find how often to repeat it. Its problem is made, and its
