@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,10 @@ class Gradients:
         self._gramian = gramian
         self._direct = direct
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy has arrays of its own, to which the short way is not bound.
+        return (Gradients, (self.losses, self.total_loss, self._per_loss, self._summed, self._gramian))
+
     @property
     def per_loss(self) -> Mapping[str, Parameters]:
         """Per head, the gradient of its unweighted loss with respect to the trunk and to that head."""
@@ -75,6 +79,10 @@ class Gradients:
         norms = np.sqrt(np.diagonal(self.gramian))
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(self.gramian / norms[:, None] / norms[None, :])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without the short way to the kernel, which is bound to the memory of this very result.
+        return (Gradients, (self.losses, self.total_loss, self._per_loss, self._summed, self._gramian))
 
     def __repr__(self) -> str:
         terms = ", ".join(f"{name}={value:.6g}" for name, value in self.losses.items())

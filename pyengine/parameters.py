@@ -66,6 +66,10 @@ class Parameters(Mapping[str, Array]):
         self.flat = flat
         self._views: dict[str, Array] = {}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The views are not copied: a copy makes its own, of its own vector.
+        return (Parameters, (self.layout, self.flat))
+
     @property
     def dtype(self) -> np.dtype[Any]:
         """float32 or float64."""
@@ -78,6 +82,10 @@ class Parameters(Mapping[str, Array]):
             shape = self.layout.shapes[name]
             view = self._views[name] = self.flat[offset : offset + math.prod(shape)].reshape(shape)
         return view
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without the views: a copy of them would no longer be views of the copied vector.
+        return (Parameters, (self.layout, self.flat))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.layout.names)

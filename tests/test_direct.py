@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -76,3 +78,25 @@ def test_unusual_arguments_are_declined_and_nothing_is_touched(name: str) -> Non
 def test_a_result_of_another_network_is_declined() -> None:
     case, other = (pair("tanh", "mse", "mean", weighted=False) for _ in range(2))
     assert run(case, other.net.empty_gradients("float64")) is None
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda g: pickle.loads(pickle.dumps(g))])
+def test_a_copy_of_a_result_is_whole_and_can_be_filled(copied: Callable[[pe.Gradients], pe.Gradients]) -> None:
+    case = pair("tanh", "mse", "mean", weighted=False)
+    g = case.net.gradients(*case.arguments[1:])
+    other = copied(g)
+    assert other.losses == g.losses
+    assert np.array_equal(other.summed.flat, g.summed.flat)
+    assert np.shares_memory(other.summed["trunk.0.weight"], other.summed.flat)
+    other.summed.flat[:] = np.nan
+    assert case.net.gradients(*case.arguments[1:], out=other) is other
+    assert np.isfinite(other.summed["trunk.0.weight"]).all()
+
+
+def test_a_copy_of_parameters_has_views_of_its_own_vector() -> None:
+    params = pair("tanh", "mse", "mean").params
+    assert params["trunk.0.weight"].any()
+    other = copy.deepcopy(params)
+    other.flat[:] = 7.0
+    assert (other["trunk.0.weight"] == 7.0).all()
+    assert not (params["trunk.0.weight"] == 7.0).any()
