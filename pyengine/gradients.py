@@ -40,10 +40,6 @@ class Gradients:
         self._gramian = gramian
         self._direct = direct
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # A copy has arrays of its own, to which the short way is not bound.
-        return (Gradients, (self.losses, self.total_loss, self._per_loss, self._summed, self._gramian))
-
     @property
     def per_loss(self) -> Mapping[str, Parameters]:
         """Per head, the gradient of its unweighted loss with respect to the trunk and to that head."""

@@ -66,10 +66,6 @@ class Parameters(Mapping[str, Array]):
         self.flat = flat
         self._views: dict[str, Array] = {}
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # The views are not copied: a copy makes its own, of its own vector.
-        return (Parameters, (self.layout, self.flat))
-
     @property
     def dtype(self) -> np.dtype[Any]:
         """float32 or float64."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -89,6 +91,35 @@ def test_parameters_accept_a_pytorch_state_dict(small: Case) -> None:
 
 def test_a_plain_mapping_may_stand_for_parameters(small: Case) -> None:
     assert np.array_equal(small.gradients(params=dict(small.params)).summed.flat, small.gradients().summed.flat)
+
+
+CLONES: dict[str, Callable[[Any], Any]] = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda given: pickle.loads(pickle.dumps(given)),
+}
+
+
+@pytest.mark.parametrize("name", CLONES)
+def test_copied_parameters_are_views_of_the_copied_vector(small: Case, name: str) -> None:
+    assert small.params["trunk.0.weight"].any(), "the view is made, and worth copying"
+    cloned = CLONES[name](small.params)
+    assert np.array_equal(cloned.flat, small.params.flat)
+    cloned.flat[:] = 3
+    assert all((array == 3).all() for array in cloned.values())
+    assert not (small.params.flat == 3).any()
+
+
+@pytest.mark.parametrize("name", CLONES)
+def test_copied_gradients_stand_on_their_own(small: Case, name: str) -> None:
+    g = small.gradients()
+    cloned = CLONES[name](g)
+    assert cloned.losses == g.losses
+    assert cloned.total_loss == g.total_loss
+    assert np.array_equal(cloned.gramian, g.gramian)
+    before = g.summed.flat.copy()
+    assert small.gradients(x=-small.x, out=cloned) is cloned
+    assert np.array_equal(g.summed.flat, before)
+    assert np.array_equal(cloned.summed.flat, small.gradients(x=-small.x).summed.flat)
 
 
 def test_repr_counts_and_names(small: Case, dtype: str) -> None:
