@@ -23,6 +23,9 @@ class Shelf {
 
 constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
+/// The step that cuts n into the fewest pieces of at most `most`, all of about one size, in multiples of `tile`.
+constexpr int evenly(int n, int most, int tile) { return ceil_div(ceil_div(n, ceil_div(n, most)), tile) * tile; }
+
 /// Some 64 rows are enough to make the packed weights' traffic small; with much work there are at least four blocks to
 /// share.
 int block_of(int rows, int tile, double flops) {
@@ -76,8 +79,10 @@ template <class T> Plan make_plan(const Net& net, const KernelTable<T>& kernels,
     pack(true, p.layer->n_out);
     if (p.backward_weights != absent) pack(false, p.layer->n_in);
     if (!backward) continue;
-    // A tall tile shares its packed inputs among more rows of the gradient; a layer still makes several tasks.
-    const int m_step = kernels.m_tile * std::clamp(p.layer->n_out / (2 * kernels.m_tile), 1, 4);
+    // A tall tile shares its packed inputs among more rows of the gradient; a layer still makes several tasks, all of
+    // one height, so that threads end together.
+    const int tallest = kernels.m_tile * std::clamp(p.layer->n_out / (2 * kernels.m_tile), 1, 4);
+    const int m_step = evenly(p.layer->n_out, tallest, kernels.row_tile);
     for (int m = 0; m < p.layer->n_out; m += m_step)
       for (int n = 0; n < p.layer->n_in; n += kernels.n_tile)
         plan.weights.push_back(
