@@ -1,36 +1,16 @@
-// Every table of kernels that can run here, and those that cannot in emulation: the same templates over arrays of the
-// same geometry, so that the tiles and tails of an instruction set are tested on any machine.
+// Every table of kernels that can run here, and those that cannot in emulation (emulation/).
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "dispatch.hpp"
-#include "ops/table.inl.hpp"
+
+extern const pyengine::Kernels emulated_avx512;
 
 namespace {
-
-template <class S, int bytes, int Rows, int Vectors> struct Emulated {
-  using Scalar = S;
-  static constexpr int lanes = bytes / sizeof(S), tile_rows = Rows, tile_vectors = Vectors;
-  // The compiler's own vectors: it lowers them to what the baseline has.
-  typedef S Lanes __attribute__((vector_size(bytes)));
-  Lanes v;
-
-  static Emulated zero() { return {Lanes{}}; }
-  static Emulated broadcast(S x) { return {Lanes{} + x}; }
-  static Emulated load(const S* p) {
-    Emulated r;
-    std::memcpy(&r.v, p, bytes);
-    return r;
-  }
-  void store(S* p) const { std::memcpy(p, &v, bytes); }
-  friend Emulated operator+(Emulated a, Emulated b) { return {a.v + b.v}; }
-  friend Emulated fma(Emulated a, Emulated b, Emulated c) { return {a.v * b.v + c.v}; }
-};
 
 template <class T> std::vector<pyengine::KernelTable<T>> all_tables() {
   std::vector<pyengine::KernelTable<T>> tables;
@@ -39,8 +19,7 @@ template <class T> std::vector<pyengine::KernelTable<T>> all_tables() {
     tables.push_back(pyengine::kernels().of<T>());
   }
   pyengine::choose_isa(pyengine::available_isas().front());
-  tables.push_back(pyengine::ops::table<Emulated<T, 64, 8, 3>>("avx512 emulated"));
-  tables.push_back(pyengine::ops::table<Emulated<T, 16, 8, 3>>("128 bits emulated"));
+  tables.push_back(emulated_avx512.of<T>());
   return tables;
 }
 
