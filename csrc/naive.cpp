@@ -1,5 +1,5 @@
 // The products as textbook loops: the fallback where no instruction set's table fits, and what the C++ tests compare
-// the blocked products with. Activations and losses have no faster form yet, so these are the shared ones.
+// the blocked products with. Activations and losses are the shared ones, over the C library's functions.
 #include "dispatch.hpp"
 #include "ops/activation.inl.hpp"
 #include "ops/loss.inl.hpp"
@@ -7,8 +7,17 @@
 namespace pyengine {
 namespace {
 
+/// A vector of one number: activations and losses take it one by one, with the C library's functions.
 template <class S> struct One {
   using Scalar = S;
+  static constexpr int lanes = 1;
+  S v;
+
+  static One zero() { return {S(0)}; }
+  static One broadcast(S x) { return {x}; }
+  static One load(const S* p) { return {*p}; }
+  void store(S* p) const { *p = v; }
+  friend One operator+(One a, One b) { return {a.v + b.v}; }
 };
 
 std::size_t packed_size(int k, int n) { return static_cast<std::size_t>(k) * static_cast<std::size_t>(n); }

@@ -10,12 +10,18 @@ namespace {
 struct Float16 {
   using Scalar = float;
   static constexpr int lanes = 16, tile_rows = 8, tile_vectors = 3;
+  static constexpr bool fused = true;
   __m512 v;
 
   static Float16 zero() { return {_mm512_setzero_ps()}; }
   static Float16 broadcast(float x) { return {_mm512_set1_ps(x)}; }
   static Float16 load(const float* p) { return {_mm512_loadu_ps(p)}; }
   void store(float* p) const { _mm512_storeu_ps(p, v); }
+  static Float16 load_part(const float* p, int count, Float16 padding) {
+    return {_mm512_mask_loadu_ps(padding.v, first(count), p)};
+  }
+  void store_part(float* p, int count) const { _mm512_mask_storeu_ps(p, first(count), v); }
+  static __mmask16 first(int count) { return static_cast<__mmask16>((1u << count) - 1); }
   friend Float16 operator+(Float16 a, Float16 b) { return {_mm512_add_ps(a.v, b.v)}; }
   friend Float16 fma(Float16 a, Float16 b, Float16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 };
@@ -23,12 +29,18 @@ struct Float16 {
 struct Double8 {
   using Scalar = double;
   static constexpr int lanes = 8, tile_rows = 8, tile_vectors = 3;
+  static constexpr bool fused = true;
   __m512d v;
 
   static Double8 zero() { return {_mm512_setzero_pd()}; }
   static Double8 broadcast(double x) { return {_mm512_set1_pd(x)}; }
   static Double8 load(const double* p) { return {_mm512_loadu_pd(p)}; }
   void store(double* p) const { _mm512_storeu_pd(p, v); }
+  static Double8 load_part(const double* p, int count, Double8 padding) {
+    return {_mm512_mask_loadu_pd(padding.v, first(count), p)};
+  }
+  void store_part(double* p, int count) const { _mm512_mask_storeu_pd(p, first(count), v); }
+  static __mmask8 first(int count) { return static_cast<__mmask8>((1u << count) - 1); }
   friend Double8 operator+(Double8 a, Double8 b) { return {_mm512_add_pd(a.v, b.v)}; }
   friend Double8 fma(Double8 a, Double8 b, Double8 c) { return {_mm512_fmadd_pd(a.v, b.v, c.v)}; }
 };

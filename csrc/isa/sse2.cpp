@@ -11,6 +11,7 @@ namespace {
 struct Float4 {
   using Scalar = float;
   static constexpr int lanes = 4, tile_rows = 4, tile_vectors = 2;
+  static constexpr bool fused = false;
   __m128 v;
 
   static Float4 zero() { return {_mm_setzero_ps()}; }
@@ -24,6 +25,7 @@ struct Float4 {
 struct Double2 {
   using Scalar = double;
   static constexpr int lanes = 2, tile_rows = 4, tile_vectors = 2;
+  static constexpr bool fused = false;
   __m128d v;
 
   static Double2 zero() { return {_mm_setzero_pd()}; }

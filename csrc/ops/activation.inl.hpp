@@ -9,102 +9,105 @@
 
 namespace pyengine::ops {
 
-// Each struct: f(z), and df(z, h), the derivative from z or from h = f(z) as derivative_needs_z() says.
+// Each struct: f(z), and df(z, h), the derivative from z or from h = f(z) as derivative_needs_z() says; whole vectors.
 
-template <class V> struct Relu {
+template <class V> struct Activations {
   using T = typename V::Scalar;
-  T f(T z) const { return z < T(0) ? T(0) : z; }
-  T df(T, T h) const { return h > T(0) ? T(1) : T(0); }
-};
+  using M = Math<V>;
 
-template <class V> struct LeakyRelu {
-  using T = typename V::Scalar;
-  T slope;
-  T f(T z) const { return z > T(0) ? z : slope * z; }
-  T df(T z, T) const { return z > T(0) ? T(1) : slope; }
-};
+  static V of(T x) { return V::broadcast(x); }
 
-template <class V> struct Elu {
-  using T = typename V::Scalar;
-  T alpha;
-  T f(T z) const { return z > T(0) ? z : alpha * Math<V>::expm1(z); }
-  T df(T z, T) const { return z > T(0) ? T(1) : alpha * Math<V>::exp(z); }
-};
+  struct Relu {
+    V f(V z) const { return select(z < of(0), of(0), z); }
+    V df(V, V h) const { return select(h > of(0), of(1), of(0)); }
+  };
 
-template <class V> struct Tanh {
-  using T = typename V::Scalar;
-  T f(T z) const { return Math<V>::tanh(z); }
-  T df(T, T h) const { return (T(1) - h) * (T(1) + h); }
-};
+  struct LeakyRelu {
+    T slope;
+    V f(V z) const { return select(z > of(0), z, of(slope) * z); }
+    V df(V z, V) const { return select(z > of(0), of(1), of(slope)); }
+  };
 
-template <class V> struct Sigmoid {
-  using T = typename V::Scalar;
-  T f(T z) const { return sigmoid<V>(z); }
-  T df(T, T h) const { return h * (T(1) - h); }
-};
+  struct Elu {
+    T alpha;
+    V f(V z) const { return select(z > of(0), z, of(alpha) * M::expm1(z)); }
+    V df(V z, V) const { return select(z > of(0), of(1), of(alpha) * M::exp(z)); }
+  };
 
-template <class V> struct Softplus {
-  using T = typename V::Scalar;
-  T f(T z) const { return (z > T(0) ? z : T(0)) + Math<V>::log1p(Math<V>::exp(-Math<V>::abs(z))); }
-  T df(T z, T) const { return sigmoid<V>(z); }
-};
+  struct Tanh {
+    V f(V z) const { return M::tanh(z); }
+    V df(V, V h) const { return (of(1) - h) * (of(1) + h); }
+  };
 
-template <class V> struct Silu {
-  using T = typename V::Scalar;
-  T f(T z) const { return z * sigmoid<V>(z); }
-  T df(T z, T) const {
-    const T s = sigmoid<V>(z);
-    return s + z * s * sigmoid<V>(-z);
-  }
-};
+  struct Sigmoid {
+    V f(V z) const { return sigmoid(z); }
+    V df(V, V h) const { return h * (of(1) - h); }
+  };
 
-template <class V> struct Gelu {
-  using T = typename V::Scalar;
-  static constexpr T sqrt_half = T(0.70710678118654752440);
-  static constexpr T inv_sqrt_two_pi = T(0.39894228040143267794);
+  struct Softplus {
+    V f(V z) const { return select(z > of(0), z, of(0)) + M::log1p(M::exp(-abs(z))); }
+    V df(V z, V) const { return sigmoid(z); }
+  };
 
-  // erfc, not 1 + erf: the left tail keeps its relative accuracy.
-  static T cdf(T z) { return T(0.5) * Math<V>::erfc(-z * sqrt_half); }
-  T f(T z) const { return z * cdf(z); }
-  T df(T z, T) const { return cdf(z) + z * inv_sqrt_two_pi * Math<V>::exp(T(-0.5) * z * z); }
-};
+  struct Silu {
+    V f(V z) const { return z * sigmoid(z); }
+    V df(V z, V) const {
+      const V s = sigmoid(z);
+      return s + z * s * sigmoid(-z);
+    }
+  };
 
-template <class V> struct GeluTanh {
-  using T = typename V::Scalar;
-  static constexpr T two_sqrt_two_over_pi = T(1.59576912160573071176);
-  static constexpr T cubic = T(0.044715);
-  // Beyond this |z| the function is max(z, 0) to all digits of a double, and z³ could overflow below.
-  static constexpr T far = T(50);
+  struct Gelu {
+    static constexpr T sqrt_half = T(0.70710678118654752440);
+    static constexpr T inv_sqrt_two_pi = T(0.39894228040143267794);
 
-  // (1 + tanh a)/2 = sigmoid(2a), which does not cancel on the left.
-  T f(T z) const {
-    if (Math<V>::abs(z) > far) return z > T(0) ? z : T(0);
-    return z * sigmoid<V>(two_sqrt_two_over_pi * (z + cubic * z * z * z));
-  }
-  T df(T z, T) const {
-    if (Math<V>::abs(z) > far) return z > T(0) ? T(1) : T(0);
-    const T a = two_sqrt_two_over_pi * (z + cubic * z * z * z);
-    const T s = sigmoid<V>(a);
-    return s + z * s * sigmoid<V>(-a) * two_sqrt_two_over_pi * (T(1) + T(3) * cubic * z * z);
-  }
+    // erfc, not 1 + erf: the left tail keeps its relative accuracy.
+    static V cdf(V z) { return of(T(0.5)) * M::erfc(of(-sqrt_half) * z); }
+    V f(V z) const { return z * cdf(z); }
+    V df(V z, V) const { return cdf(z) + z * of(inv_sqrt_two_pi) * M::exp(of(T(-0.5)) * z * z); }
+  };
+
+  struct GeluTanh {
+    static constexpr T two_sqrt_two_over_pi = T(1.59576912160573071176);
+    static constexpr T cubic = T(0.044715);
+    // Beyond this |z| the function is max(z, 0) to all digits of a double, and z³ could overflow below.
+    static constexpr T far = T(50);
+
+    // (1 + tanh a)/2 = sigmoid(2a), which does not cancel on the left.
+    static V inner(V z) { return of(two_sqrt_two_over_pi) * (z + of(cubic) * z * z * z); }
+    V f(V z) const { return select(abs(z) > of(far), Relu{}.f(z), z * sigmoid(inner(z))); }
+    V df(V z, V) const {
+      const V a = inner(z), s = sigmoid(a);
+      const V near = s + z * s * sigmoid(-a) * of(two_sqrt_two_over_pi) * (of(1) + of(T(3) * cubic) * z * z);
+      return select(abs(z) > of(far), Relu{}.df(z, z), near);
+    }
+  };
 };
 
 template <class V> struct Elementwise {
   using T = typename V::Scalar;
+  using A = Activations<V>;
 
-  /// h = f(z); z and h may be the same memory.
+  /// h = f(z); z and h may be the same memory. A number gets the same bits wherever it stands: the last few take the
+  /// same way as full vectors, beside zeros.
   template <class F> static void apply_forward(F f, size_t count, const T* z, T* h) {
-    for (size_t i = 0; i < count; ++i) h[i] = f.f(z[i]);
+    for (size_t i = 0; i < count; i += V::lanes) {
+      const ptrdiff_t left = static_cast<ptrdiff_t>(count - i);
+      store_part(f.f(load_part(z + i, left, V::zero())), h + i, left);
+    }
   }
 
   /// g_s = g_s·f'(z) for every stream: the derivative is evaluated once for all losses.
   template <class F>
   static void apply_backward(F f, size_t count, const T* z, const T* h, int streams, T* g, ptrdiff_t stride) {
-    constexpr size_t run = 256;
+    constexpr size_t run = 256; // a multiple of any number of lanes
     T derivative[run];
     for (size_t i0 = 0; i0 < count; i0 += run) {
       const size_t n = count - i0 < run ? count - i0 : run;
-      for (size_t i = 0; i < n; ++i) derivative[i] = f.df(z[i0 + i], h[i0 + i]);
+      for (size_t i = 0; i < n; i += V::lanes) {
+        const ptrdiff_t left = static_cast<ptrdiff_t>(n - i);
+        f.df(load_part(z + i0 + i, left, V::zero()), load_part(h + i0 + i, left, V::zero())).store(derivative + i);
+      }
       for (int s = 0; s < streams; ++s) {
         T* to = g + s * stride + i0;
         for (size_t i = 0; i < n; ++i) to[i] *= derivative[i];
@@ -117,23 +120,23 @@ template <class V> struct Elementwise {
     case Activation::linear:
       return;
     case Activation::relu:
-      return visit(Relu<V>{});
+      return visit(typename A::Relu{});
     case Activation::leaky_relu:
-      return visit(LeakyRelu<V>{static_cast<T>(slope)});
+      return visit(typename A::LeakyRelu{static_cast<T>(slope)});
     case Activation::elu:
-      return visit(Elu<V>{static_cast<T>(slope)});
+      return visit(typename A::Elu{static_cast<T>(slope)});
     case Activation::tanh:
-      return visit(Tanh<V>{});
+      return visit(typename A::Tanh{});
     case Activation::sigmoid:
-      return visit(Sigmoid<V>{});
+      return visit(typename A::Sigmoid{});
     case Activation::softplus:
-      return visit(Softplus<V>{});
+      return visit(typename A::Softplus{});
     case Activation::silu:
-      return visit(Silu<V>{});
+      return visit(typename A::Silu{});
     case Activation::gelu:
-      return visit(Gelu<V>{});
+      return visit(typename A::Gelu{});
     case Activation::gelu_tanh:
-      return visit(GeluTanh<V>{});
+      return visit(typename A::GeluTanh{});
     }
   }
 

@@ -1,38 +1,41 @@
-// The C library's functions under one name for both precisions. Templates over V for the reason given in gemm.inl.hpp:
-// an inline std::exp(float) compiled here for AVX-512 could be linked into code that runs without it.
+// One lane: the C library's functions. The naive table uses them, so that the tests have something to compare with.
+// Templates over V for the reason given in gemm.inl.hpp: an inline std::exp(float) compiled here for AVX-512 could be
+// linked into code that runs without it.
 #pragma once
 
 #include <math.h>
 
+#include "lanes.inl.hpp"
+#include "math.inl.hpp"
+
 namespace pyengine::ops {
 
-template <class V, class T = typename V::Scalar> struct Math;
-
-template <class V> struct Math<V, float> {
-  static float exp(float x) { return ::expf(x); }
-  static float expm1(float x) { return ::expm1f(x); }
-  static float log(float x) { return ::logf(x); }
-  static float log1p(float x) { return ::log1pf(x); }
-  static float tanh(float x) { return ::tanhf(x); }
-  static float erfc(float x) { return ::erfcf(x); }
-  static float abs(float x) { return ::fabsf(x); }
+template <class V>
+  requires(V::lanes == 1 && sizeof(typename V::Scalar) == sizeof(float))
+struct Math<V> {
+  static V exp(V x) { return {::expf(x.v)}; }
+  static V expm1(V x) { return {::expm1f(x.v)}; }
+  static V log(V x) { return {::logf(x.v)}; }
+  static V log1p(V x) { return {::log1pf(x.v)}; }
+  static V tanh(V x) { return {::tanhf(x.v)}; }
+  static V erfc(V x) { return {::erfcf(x.v)}; }
 };
 
-template <class V> struct Math<V, double> {
-  static double exp(double x) { return ::exp(x); }
-  static double expm1(double x) { return ::expm1(x); }
-  static double log(double x) { return ::log(x); }
-  static double log1p(double x) { return ::log1p(x); }
-  static double tanh(double x) { return ::tanh(x); }
-  static double erfc(double x) { return ::erfc(x); }
-  static double abs(double x) { return ::fabs(x); }
+template <class V>
+  requires(V::lanes == 1 && sizeof(typename V::Scalar) == sizeof(double))
+struct Math<V> {
+  static V exp(V x) { return {::exp(x.v)}; }
+  static V expm1(V x) { return {::expm1(x.v)}; }
+  static V log(V x) { return {::log(x.v)}; }
+  static V log1p(V x) { return {::log1p(x.v)}; }
+  static V tanh(V x) { return {::tanh(x.v)}; }
+  static V erfc(V x) { return {::erfc(x.v)}; }
 };
 
 /// 1 / (1 + exp(-z)) without overflow and without cancellation at either end.
-template <class V> inline typename V::Scalar sigmoid(typename V::Scalar z) {
-  using T = typename V::Scalar;
-  const T e = Math<V>::exp(-Math<V>::abs(z));
-  return (z < T(0) ? e : T(1)) / (T(1) + e);
+template <Lanes V> [[gnu::noinline]] V sigmoid(V z) {
+  const V one = V::broadcast(1), e = Math<V>::exp(-abs(z));
+  return select(z < V::zero(), e, one) / (one + e);
 }
 
 } // namespace pyengine::ops

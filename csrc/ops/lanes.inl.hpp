@@ -1,0 +1,133 @@
+// What the activations and losses need of a vector type besides load, store, + and fma: written once, in the vector
+// extensions of GCC and Clang, and compiled in each instruction set's file for that set. Templates over V for the
+// reason given in gemm.inl.hpp.
+//
+// V wraps one vector `v` of V::lanes numbers. A type with one lane wraps a plain number (naive.cpp).
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+namespace pyengine::ops {
+
+template <class V>
+concept Lanes = requires {
+  typename V::Scalar;
+  V::lanes;
+};
+
+template <Lanes V> [[gnu::always_inline]] inline V operator-(V a, V b) { return {a.v - b.v}; }
+template <Lanes V> [[gnu::always_inline]] inline V operator*(V a, V b) { return {a.v * b.v}; }
+template <Lanes V> [[gnu::always_inline]] inline V operator/(V a, V b) { return {a.v / b.v}; }
+template <Lanes V> [[gnu::always_inline]] inline V operator-(V a) { return {-a.v}; }
+
+/// One truth value a lane.
+template <class V> struct Mask {
+  using M = decltype(V{}.v < V{}.v);
+  M m;
+};
+
+template <Lanes V> [[gnu::always_inline]] inline Mask<V> operator<(V a, V b) { return {a.v < b.v}; }
+template <Lanes V> [[gnu::always_inline]] inline Mask<V> operator>(V a, V b) { return {a.v > b.v}; }
+template <Lanes V> [[gnu::always_inline]] inline Mask<V> operator==(V a, V b) { return {a.v == b.v}; }
+template <class V> [[gnu::always_inline]] inline Mask<V> operator|(Mask<V> a, Mask<V> b) {
+  return {static_cast<typename Mask<V>::M>(a.m | b.m)};
+}
+
+template <Lanes V> [[gnu::always_inline]] inline V select(Mask<V> mask, V yes, V no) {
+  return {mask.m ? yes.v : no.v};
+}
+
+/// The bits of each lane as an unsigned integer.
+template <class V, class T = typename V::Scalar> struct Bits;
+template <class V> struct Bits<V, float> {
+  typedef uint32_t Word;
+  typedef Word Words __attribute__((vector_size(V::lanes * sizeof(Word))));
+  Words u;
+};
+template <class V> struct Bits<V, double> {
+  typedef uint64_t Word;
+  typedef Word Words __attribute__((vector_size(V::lanes * sizeof(Word))));
+  Words u;
+};
+
+template <class V> [[gnu::always_inline]] inline Bits<V> bits(V a) { return {(typename Bits<V>::Words)a.v}; }
+template <class V> [[gnu::always_inline]] inline V number(Bits<V> b) { return {(decltype(V::v))b.u}; }
+template <class V> [[gnu::always_inline]] inline Bits<V> operator+(Bits<V> a, typename Bits<V>::Word b) {
+  return {a.u + b};
+}
+template <class V> [[gnu::always_inline]] inline Bits<V> operator-(Bits<V> a, Bits<V> b) { return {a.u - b.u}; }
+template <class V> [[gnu::always_inline]] inline Bits<V> operator&(Bits<V> a, typename Bits<V>::Word b) {
+  return {a.u & b};
+}
+template <class V> [[gnu::always_inline]] inline Bits<V> operator|(Bits<V> a, Bits<V> b) { return {a.u | b.u}; }
+template <class V> [[gnu::always_inline]] inline Bits<V> operator|(Bits<V> a, typename Bits<V>::Word b) {
+  return {a.u | b};
+}
+template <class V> [[gnu::always_inline]] inline Bits<V> operator<<(Bits<V> a, int by) { return {a.u << by}; }
+template <class V> [[gnu::always_inline]] inline Bits<V> operator>>(Bits<V> a, int by) { return {a.u >> by}; }
+
+template <Lanes V> [[gnu::always_inline]] inline V abs(V a) {
+  if constexpr (V::lanes == 1)
+    return select(a < V::zero(), -a, a);
+  else
+    return number<V>(bits(a) & (~typename Bits<V>::Word(0) >> 1));
+}
+
+/// The larger and the smaller; where `a` is NaN, it is the result.
+template <Lanes V> [[gnu::always_inline]] inline V at_least(V a, V bound) { return select(a < bound, bound, a); }
+template <Lanes V> [[gnu::always_inline]] inline V at_most(V a, V bound) { return select(a > bound, bound, a); }
+
+// ---- the end of a row: fewer numbers than lanes take the same way, beside padding --------------------------------
+
+/// The first `count` numbers from p, then those of `padding`; reads nothing beyond.
+template <Lanes V>
+[[gnu::always_inline]] inline V load_part(const typename V::Scalar* p, ptrdiff_t count, V padding) {
+  if (count >= V::lanes) return V::load(p);
+  if constexpr (requires { V::load_part(p, 1, padding); }) {
+    return V::load_part(p, static_cast<int>(count), padding);
+  } else {
+    typename V::Scalar all[V::lanes];
+    padding.store(all);
+#pragma GCC unroll 16
+    for (int i = 0; i < V::lanes - 1; ++i)
+      if (i < count) all[i] = p[i];
+    return V::load(all);
+  }
+}
+
+/// The first `count` numbers of a to p; writes nothing beyond.
+template <Lanes V> [[gnu::always_inline]] inline void store_part(V a, typename V::Scalar* p, ptrdiff_t count) {
+  if (count >= V::lanes) return a.store(p);
+  if constexpr (requires { a.store_part(p, 1); }) {
+    a.store_part(p, static_cast<int>(count));
+  } else {
+    typename V::Scalar all[V::lanes];
+    a.store(all);
+#pragma GCC unroll 16
+    for (int i = 0; i < V::lanes - 1; ++i)
+      if (i < count) p[i] = all[i];
+  }
+}
+
+/// 0, 1, 2, …
+template <Lanes V> [[gnu::always_inline]] inline V iota() {
+  typename V::Scalar all[V::lanes];
+#pragma GCC unroll 16
+  for (int i = 0; i < V::lanes; ++i) all[i] = static_cast<typename V::Scalar>(i);
+  return V::load(all);
+}
+
+/// The lanes reduced to one number, halves by halves: the order depends on the number of lanes only.
+template <Lanes V, class Combine>
+[[gnu::always_inline]] inline typename V::Scalar reduce(V a, Combine combine) {
+  typename V::Scalar all[V::lanes];
+  a.store(all);
+#pragma GCC unroll 4
+  for (int half = V::lanes / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+    for (int i = 0; i < half; ++i) all[i] = combine(all[i], all[i + half]);
+  return all[0];
+}
+
+} // namespace pyengine::ops
