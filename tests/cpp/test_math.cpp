@@ -32,8 +32,22 @@ template <class T> T one(const Functions& type, int function, T x) {
 /// and their half, the branches of erfc, the ends of all ranges; each with its neighbours and with both signs.
 template <class T> std::vector<T> edges() {
   using Limits = std::numeric_limits<T>;
-  std::vector<T> at{0, Limits::denorm_min(), Limits::min(), Limits::max(), Limits::epsilon(), T(0.75), T(0x1p-100),
-                    T(89), T(104), T(710), T(746), T(18), T(38), T(10.1), T(27.3), T(std::sqrt(0.5L)),
+  std::vector<T> at{0,
+                    Limits::denorm_min(),
+                    Limits::min(),
+                    Limits::max(),
+                    Limits::epsilon(),
+                    T(0.75),
+                    T(0x1p-100),
+                    T(89),
+                    T(104),
+                    T(710),
+                    T(746),
+                    T(18),
+                    T(38),
+                    T(10.1),
+                    T(27.3),
+                    T(std::sqrt(0.5L)),
                     T(std::sqrt(2.0L))};
   for (int k = 1; k <= 2152; ++k) at.push_back(static_cast<T>(k * std::log(2.0L) / 2));
   for (int e = Limits::min_exponent - Limits::digits; e < Limits::max_exponent; ++e) {
@@ -89,7 +103,8 @@ TEST_CASE_TEMPLATE("a result that is wrong by more than the promise is caught", 
     using Wide = typename Wider<T>::Type;
     const Wide truth = reference<Wide>(function, Wide(0.7));
     T off = static_cast<T>(truth);
-    for (int step = 0; step <= bound<T>(function); ++step) off = std::nextafter(off, std::numeric_limits<T>::infinity());
+    for (int step = 0; step <= bound<T>(function); ++step)
+      off = std::nextafter(off, std::numeric_limits<T>::infinity());
     CHECK(ulps(static_cast<T>(truth), truth) <= bound<T>(function));
     CHECK_FALSE(ulps(off, truth) <= bound<T>(function));
     CHECK_FALSE(ulps(std::numeric_limits<T>::quiet_NaN(), truth) <= bound<T>(function));
