@@ -34,9 +34,7 @@ template <class V> [[gnu::always_inline]] inline Mask<V> operator|(Mask<V> a, Ma
   return {static_cast<typename Mask<V>::M>(a.m | b.m)};
 }
 
-template <Lanes V> [[gnu::always_inline]] inline V select(Mask<V> mask, V yes, V no) {
-  return {mask.m ? yes.v : no.v};
-}
+template <Lanes V> [[gnu::always_inline]] inline V select(Mask<V> mask, V yes, V no) { return {mask.m ? yes.v : no.v}; }
 
 /// The bits of each lane as an unsigned integer.
 template <class V, class T = typename V::Scalar> struct Bits;
@@ -81,8 +79,7 @@ template <Lanes V> [[gnu::always_inline]] inline V at_most(V a, V bound) { retur
 // ---- the end of a row: fewer numbers than lanes take the same way, beside padding --------------------------------
 
 /// The first `count` numbers from p, then those of `padding`; reads nothing beyond.
-template <Lanes V>
-[[gnu::always_inline]] inline V load_part(const typename V::Scalar* p, ptrdiff_t count, V padding) {
+template <Lanes V> [[gnu::always_inline]] inline V load_part(const typename V::Scalar* p, ptrdiff_t count, V padding) {
   if (count >= V::lanes) return V::load(p);
   if constexpr (requires { V::load_part(p, 1, padding); }) {
     return V::load_part(p, static_cast<int>(count), padding);
@@ -119,8 +116,7 @@ template <Lanes V> [[gnu::always_inline]] inline V iota() {
 }
 
 /// The lanes reduced to one number, halves by halves: the order depends on the number of lanes only.
-template <Lanes V, class Combine>
-[[gnu::always_inline]] inline typename V::Scalar reduce(V a, Combine combine) {
+template <Lanes V, class Combine> [[gnu::always_inline]] inline typename V::Scalar reduce(V a, Combine combine) {
   typename V::Scalar all[V::lanes];
   a.store(all);
 #pragma GCC unroll 4

@@ -23,15 +23,12 @@ template <class V> struct Format<V, float> {
   // Beyond these, exp is infinite or 0, expm1 -1, tanh 1, erfc 0.
   static constexpr T exp_most = 89, exp_least = -104, expm1_least = -18, tanh_most = 10, erfc_most = 10.1f;
   static constexpr T erfc_pole = 3;
-  static constexpr T exp[] = {
-      0x1p-1f, 0x1.555554p-3f, 0x1.5554fp-5f, 0x1.111306p-7f, 0x1.6d4388p-10f, 0x1.9e0cbep-13f};
-  static constexpr T log[] = {
-      0x1.555554p-1f, 0x1.999bd4p-2f, 0x1.23f1ap-2f, 0x1.ec1e3ep-3f};
-  static constexpr T erf[] = {
-      0x1.06eba6p-3f, -0x1.81271ap-2f, 0x1.ce2628p-4f, -0x1.b75fbcp-6f, 0x1.4d31dcp-8f, -0x1.57cddp-11f};
-  static constexpr T erfc[] = {
-      -0x1.15c084p-3f, -0x1.85a166p-5f, 0x1.09834p-3f, -0x1.e88af8p-4f, 0x1.17cf08p-4f, -0x1.85896p-6f,
-      0x1.47531ep-9f, 0x1.f413c2p-10f, -0x1.63d552p-11f, -0x1.0e8f84p-13f};
+  static constexpr T exp[] = {0x1p-1f, 0x1.555554p-3f, 0x1.5554fp-5f, 0x1.111306p-7f, 0x1.6d4388p-10f, 0x1.9e0cbep-13f};
+  static constexpr T log[] = {0x1.555554p-1f, 0x1.999bd4p-2f, 0x1.23f1ap-2f, 0x1.ec1e3ep-3f};
+  static constexpr T erf[] = {0x1.06eba6p-3f,  -0x1.81271ap-2f, 0x1.ce2628p-4f,
+                              -0x1.b75fbcp-6f, 0x1.4d31dcp-8f,  -0x1.57cddp-11f};
+  static constexpr T erfc[] = {-0x1.15c084p-3f, -0x1.85a166p-5f, 0x1.09834p-3f,   -0x1.e88af8p-4f,  0x1.17cf08p-4f,
+                               -0x1.85896p-6f,  0x1.47531ep-9f,  0x1.f413c2p-10f, -0x1.63d552p-11f, -0x1.0e8f84p-13f};
   static constexpr T erfc_low = 0x1.b099a2p-25f, erfc_high = 0x1.40c522p+0f;
 };
 
@@ -46,24 +43,30 @@ template <class V> struct Format<V, double> {
   static constexpr Word upper_half = 0xfffffffff8000000;
   static constexpr T exp_most = 710, exp_least = -746, expm1_least = -38, tanh_most = 20, erfc_most = 27.3;
   static constexpr T erfc_pole = 4;
-  static constexpr T exp[] = {
-      0x1p-1, 0x1.5555555555559p-3, 0x1.555555555554dp-5, 0x1.111111110f64bp-7, 0x1.6c16c16c1aaf2p-10,
-      0x1.a01a01b00a5d2p-13, 0x1.a01a018e1839cp-16, 0x1.71ddf7f7e6db7p-19, 0x1.27e5131697948p-22,
-      0x1.af5f5eb1da4f3p-26, 0x1.1f1a892d9108fp-29};
-  static constexpr T log[] = {
-      0x1.5555555555592p-1, 0x1.999999997ff1dp-2, 0x1.24924941e1279p-2, 0x1.c71c52145bcc4p-3, 0x1.74663cf268af2p-3,
-      0x1.39a1e77670dp-3, 0x1.2f03d05127f06p-3};
-  static constexpr T erf[] = {
-      0x1.06eba8214db68p-3, -0x1.812746b0379bfp-2, 0x1.ce2f21a04112dp-4, -0x1.b82ce31202961p-6, 0x1.565bccf6c8388p-8,
-      -0x1.c02daede330f5p-11, 0x1.f9a26e4093db7p-14, -0x1.f4c1350a3aa1ap-17, 0x1.b8da8bec3b92cp-20,
-      -0x1.55075fa694f7bp-23, 0x1.834a47e1e9457p-27};
+  static constexpr T exp[] = {0x1p-1,
+                              0x1.5555555555559p-3,
+                              0x1.555555555554dp-5,
+                              0x1.111111110f64bp-7,
+                              0x1.6c16c16c1aaf2p-10,
+                              0x1.a01a01b00a5d2p-13,
+                              0x1.a01a018e1839cp-16,
+                              0x1.71ddf7f7e6db7p-19,
+                              0x1.27e5131697948p-22,
+                              0x1.af5f5eb1da4f3p-26,
+                              0x1.1f1a892d9108fp-29};
+  static constexpr T log[] = {0x1.5555555555592p-1, 0x1.999999997ff1dp-2, 0x1.24924941e1279p-2, 0x1.c71c52145bcc4p-3,
+                              0x1.74663cf268af2p-3, 0x1.39a1e77670dp-3,   0x1.2f03d05127f06p-3};
+  static constexpr T erf[] = {0x1.06eba8214db68p-3,   -0x1.812746b0379bfp-2,  0x1.ce2f21a04112dp-4,
+                              -0x1.b82ce31202961p-6,  0x1.565bccf6c8388p-8,   -0x1.c02daede330f5p-11,
+                              0x1.f9a26e4093db7p-14,  -0x1.f4c1350a3aa1ap-17, 0x1.b8da8bec3b92cp-20,
+                              -0x1.55075fa694f7bp-23, 0x1.834a47e1e9457p-27};
   static constexpr T erfc[] = {
-      -0x1.1df1ad154a28ep-3, 0x1.f7f5df66fd7d4p-7, 0x1.16ecefcfa534cp-4, -0x1.9ddb23c3e91f3p-4, 0x1.7fee004e131eep-4,
-      -0x1.0fb06dfe46ccdp-4, 0x1.3079edf6604acp-5, -0x1.09623885c5389p-6, 0x1.49c672939962dp-8,
-      -0x1.8d4a98fe26597p-11, -0x1.a1df3283019d3p-13, 0x1.3be025adacf32p-13, -0x1.995731c1b26b6p-16,
-      -0x1.787e971e02b81p-17, 0x1.7f0ceba6093bcp-18, 0x1.379130f8c3db6p-22, -0x1.b92924264e83bp-21,
-      0x1.5682f577e8822p-24, 0x1.c3ec7b7486a4p-24, -0x1.7a3ebdc120b71p-26, -0x1.6555cb05035e9p-27,
-      0x1.c1cfd328f6cbcp-29};
+      -0x1.1df1ad154a28ep-3,  0x1.f7f5df66fd7d4p-7,   0x1.16ecefcfa534cp-4,   -0x1.9ddb23c3e91f3p-4,
+      0x1.7fee004e131eep-4,   -0x1.0fb06dfe46ccdp-4,  0x1.3079edf6604acp-5,   -0x1.09623885c5389p-6,
+      0x1.49c672939962dp-8,   -0x1.8d4a98fe26597p-11, -0x1.a1df3283019d3p-13, 0x1.3be025adacf32p-13,
+      -0x1.995731c1b26b6p-16, -0x1.787e971e02b81p-17, 0x1.7f0ceba6093bcp-18,  0x1.379130f8c3db6p-22,
+      -0x1.b92924264e83bp-21, 0x1.5682f577e8822p-24,  0x1.c3ec7b7486a4p-24,   -0x1.7a3ebdc120b71p-26,
+      -0x1.6555cb05035e9p-27, 0x1.c1cfd328f6cbcp-29};
   static constexpr T erfc_low = -0x1.ab4d8ac26f48bp-55, erfc_high = 0x1.3ba5916e9fd7fp+0;
 };
 
@@ -175,8 +178,8 @@ template <class V> struct Math {
   /// ±0 gives -infinity, a negative number NaN.
   [[gnu::noinline]] static V log(V x) {
     const Mask<V> small = x < of(F::least_normal);
-    const V l = log_of_normal(select(small, x * of(F::lift), x),
-                              select(small, of(F::lift_exponent), V::zero()), V::zero());
+    const V l =
+        log_of_normal(select(small, x * of(F::lift), x), select(small, of(F::lift_exponent), V::zero()), V::zero());
     return outside_log(x, x, l);
   }
 
@@ -208,8 +211,8 @@ template <class V> struct Math {
     }
   }
 
-  /// (1 - x) - x·Q(x²) where |x| < 3/4; else e^(-a²)·P((a - pole)/(a + pole))/(1 + 2a) for a = |x|, and 2 less that where
-  /// x < 0. Underflows gradually, then to 0.
+  /// (1 - x) - x·Q(x²) where |x| < 3/4; else e^(-a²)·P((a - pole)/(a + pole))/(1 + 2a) for a = |x|, and 2 less that
+  /// where x < 0. Underflows gradually, then to 0.
   [[gnu::noinline]] static V erfc(V x) {
     const V a = at_most(abs(x), of(F::erfc_most));
     const V upper = number<V>(bits(a) & F::upper_half);

@@ -7,5 +7,4 @@ namespace {
 bool runs_here() { return true; }
 } // namespace
 
-constinit const elementary::Functions elementary::sse2 =
-    all<pyengine::Float4, pyengine::Double2>("sse2", runs_here);
+constinit const elementary::Functions elementary::sse2 = all<pyengine::Float4, pyengine::Double2>("sse2", runs_here);
