@@ -26,6 +26,9 @@ struct Float8 {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   }
   friend Float8 operator+(Float8 a, Float8 b) { return {_mm256_add_ps(a.v, b.v)}; }
+  // Of two operands the instruction returns the second where one is NaN.
+  friend Float8 at_least(Float8 a, Float8 bound) { return {_mm256_max_ps(bound.v, a.v)}; }
+  friend Float8 at_most(Float8 a, Float8 bound) { return {_mm256_min_ps(bound.v, a.v)}; }
   friend Float8 fma(Float8 a, Float8 b, Float8 c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
 };
 
@@ -48,6 +51,9 @@ struct Double4 {
     return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3));
   }
   friend Double4 operator+(Double4 a, Double4 b) { return {_mm256_add_pd(a.v, b.v)}; }
+  // Of two operands the instruction returns the second where one is NaN.
+  friend Double4 at_least(Double4 a, Double4 bound) { return {_mm256_max_pd(bound.v, a.v)}; }
+  friend Double4 at_most(Double4 a, Double4 bound) { return {_mm256_min_pd(bound.v, a.v)}; }
   friend Double4 fma(Double4 a, Double4 b, Double4 c) { return {_mm256_fmadd_pd(a.v, b.v, c.v)}; }
 };
 

@@ -19,6 +19,9 @@ struct Float4 {
   static Float4 load(const float* p) { return {_mm_loadu_ps(p)}; }
   void store(float* p) const { _mm_storeu_ps(p, v); }
   friend Float4 operator+(Float4 a, Float4 b) { return {_mm_add_ps(a.v, b.v)}; }
+  // Of two operands the instruction returns the second where one is NaN.
+  friend Float4 at_least(Float4 a, Float4 bound) { return {_mm_max_ps(bound.v, a.v)}; }
+  friend Float4 at_most(Float4 a, Float4 bound) { return {_mm_min_ps(bound.v, a.v)}; }
   friend Float4 fma(Float4 a, Float4 b, Float4 c) { return {_mm_add_ps(_mm_mul_ps(a.v, b.v), c.v)}; }
 };
 
@@ -33,6 +36,9 @@ struct Double2 {
   static Double2 load(const double* p) { return {_mm_loadu_pd(p)}; }
   void store(double* p) const { _mm_storeu_pd(p, v); }
   friend Double2 operator+(Double2 a, Double2 b) { return {_mm_add_pd(a.v, b.v)}; }
+  // Of two operands the instruction returns the second where one is NaN.
+  friend Double2 at_least(Double2 a, Double2 bound) { return {_mm_max_pd(bound.v, a.v)}; }
+  friend Double2 at_most(Double2 a, Double2 bound) { return {_mm_min_pd(bound.v, a.v)}; }
   friend Double2 fma(Double2 a, Double2 b, Double2 c) { return {_mm_add_pd(_mm_mul_pd(a.v, b.v), c.v)}; }
 };
 

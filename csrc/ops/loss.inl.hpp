@@ -1,11 +1,11 @@
-// Each loss beside its gradient, sample by sample. The terms of a sample's loss are added in double: they are few, and
-// the reported loss is then as good as its terms. A row begins at the first lane, wherever it lies, and ends beside
-// padding: its result depends on nothing but its numbers.
+// Each loss beside its gradient, over rows held in vectors in either of two ways (rows.inl.hpp). The terms of a
+// sample's loss are added in double: they are few, and the reported loss is then as good as its terms.
 #pragma once
 
 #include <stddef.h>
 
 #include "../kernel_table.hpp"
+#include "rows.inl.hpp"
 #include "scalar_math.inl.hpp"
 
 namespace pyengine::ops {
@@ -17,52 +17,16 @@ template <class V> struct Losses {
 
   [[gnu::always_inline]] static inline V of(T x) { return V::broadcast(x); }
 
-  /// Σ of numbers of type T, in double: a sum a lane, then the lanes in their order.
-  struct Sum {
-    double lane[V::lanes] = {};
-
-    [[gnu::always_inline]] void add(V terms) {
-      T term[V::lanes];
-      terms.store(term);
-#pragma GCC unroll 16
-      for (int i = 0; i < V::lanes; ++i) lane[i] += static_cast<double>(term[i]);
-    }
-    double total() const {
-      double sum = 0;
-      for (int i = 0; i < V::lanes; ++i) sum += lane[i];
-      return sum;
-    }
-  };
-
-  /// visit(j, left) for the vectors of a row: they begin at j, the last has left < lanes numbers in it.
-  template <class Visit> [[gnu::always_inline]] static inline void sweep(ptrdiff_t n, Visit visit) {
-    for (ptrdiff_t j = 0; j < n; j += V::lanes) visit(j, n - j);
-  }
-
-  /// Numbers beyond the end of the row become `padding`.
-  [[gnu::always_inline]] static inline V within(ptrdiff_t left, V a, V padding) {
-    return left >= V::lanes ? a : select(iota<V>() < of(static_cast<T>(left)), a, padding);
-  }
-
-  /// One sample's target over the classes, smoothed: y_j = (1 - s)·given_j + s/n.
+  /// Label smoothing: y_j = (1 - s)·given_j + s/n.
   struct Smoothed {
-    const T* given; // null for an integer class
-    ptrdiff_t label;
-    T keep, spread;
-    bool one_hot; // an integer class, not smoothed
+    V keep, spread;
 
-    Smoothed(const LossRows<T>& r, ptrdiff_t i)
-        : given(r.classes ? nullptr : r.target + i * r.n_out),
-          label(r.classes ? static_cast<ptrdiff_t>(r.classes[i]) : -1), keep(static_cast<T>(1.0 - r.label_smoothing)),
-          spread(static_cast<T>(r.label_smoothing / r.n_out)), one_hot(r.classes && r.label_smoothing == 0) {}
+    explicit Smoothed(const LossRows<T>& r)
+        : keep(of(static_cast<T>(1.0 - r.label_smoothing))), spread(of(static_cast<T>(r.label_smoothing / r.n_out))) {}
 
     /// 0 beyond the end of the row.
-    V at(ptrdiff_t j, ptrdiff_t left) const {
-      const ptrdiff_t here = label - j;
-      const V y = given ? load_part(given + j, left, V::zero())
-                        : select(iota<V>() == of(here >= 0 && here < V::lanes ? static_cast<T>(here) : T(-1)), of(1),
-                                 V::zero());
-      return within(left, of(keep) * y + of(spread), V::zero());
+    template <class Row> V at(const Row& row, ptrdiff_t j) const {
+      return row.within(j, keep * row.target(j) + spread, V::zero());
     }
   };
 
@@ -71,75 +35,75 @@ template <class V> struct Losses {
   struct Softmax {
     V max, sum, log_sum;
 
-    Softmax(int n, const T* z, T* e) : max(of(z[0])), sum(V::zero()) {
+    template <class Row> explicit Softmax(Row& row) : max(row.first()), sum(V::zero()) {
       const V first = max;
-      sweep(n, [&](ptrdiff_t j, ptrdiff_t left) { max = at_least(max, load_part(z + j, left, first)); });
-      max = of(reduce(max, [](T a, T b) { return b > a ? b : a; }));
-      sweep(n, [&](ptrdiff_t j, ptrdiff_t left) {
-        const V x = M::exp(load_part(z + j, left, of(-infinity)) - max);
-        store_part(x, e + j, left);
-        sum = sum + x;
+      row.sweep([&](ptrdiff_t j) { max = at_least(max, row.z(j, first)); });
+      max = row.greatest(max);
+      row.sweep([&](ptrdiff_t j) {
+        const V e = M::exp(row.z(j, of(-infinity)) - max);
+        row.put(j, e);
+        sum = sum + e;
       });
-      sum = of(reduce(sum, [](T a, T b) { return a + b; }));
+      sum = row.sum(sum);
       log_sum = M::log(sum);
     }
 
     V log_p(V z) const { return (z - max) - log_sum; }
   };
 
-  // Each function returns l and leaves ∂l/∂z times the scale in d.
+  // Each function takes rows to their losses and leaves ∂l/∂z times the row's scale behind.
+
+  /// l = -log p of the class;  ∂l/∂z_j = p_j - y_j.
+  template <class Row> static void one_hot_cross_entropy(const LossRows<T>&, Row& row) {
+    const Softmax s(row);
+    V z = V::zero();
+    row.sweep([&](ptrdiff_t j) {
+      const V y = row.target(j);
+      z = z + select(y == V::zero(), V::zero(), row.z(j, V::zero()));
+      row.put(j, (row.got(j) / s.sum - y) * row.scale());
+    });
+    row.loss(-s.log_p(row.sum(z)));
+  }
 
   /// l = -Σ y_j·log p_j;  ∂l/∂z_j = p_j·Σy - y_j.
-  static double softmax_cross_entropy(const LossRows<T>& r, ptrdiff_t i, const T* z, T* d, T scale) {
-    const Smoothed y(r, i);
-    const Softmax s(r.n_out, z, d);
-    if (y.one_hot) {
-      const V p = of(d[y.label]) / s.sum;
-      sweep(r.n_out, [&](ptrdiff_t j, ptrdiff_t left) {
-        store_part(load_part(d + j, left, V::zero()) / s.sum * of(scale), d + j, left);
-      });
-      store_part((p - of(1)) * of(scale), d + y.label, 1);
-      T log_p;
-      store_part(s.log_p(of(z[y.label])), &log_p, 1);
-      return -static_cast<double>(log_p);
-    }
-    Sum l, mass;
-    sweep(r.n_out, [&](ptrdiff_t j, ptrdiff_t left) {
-      const V y_j = y.at(j, left);
+  template <class Row> static void softmax_cross_entropy(const LossRows<T>& r, Row& row) {
+    if (r.classes && r.label_smoothing == 0) return one_hot_cross_entropy(r, row);
+    const Smoothed smoothed(r);
+    const Softmax s(row);
+    Sum<V> l, mass;
+    row.sweep([&](ptrdiff_t j) {
+      const V y = smoothed.at(row, j);
       // A class without target has no part in the loss, whatever its logit.
-      l.add(select(y_j == V::zero(), V::zero(), y_j * s.log_p(load_part(z + j, left, V::zero()))));
-      mass.add(y_j);
+      l.add(select(y == V::zero(), V::zero(), -(y * s.log_p(row.z(j, V::zero())))));
+      mass.add(y);
     });
-    const V total = of(r.classes ? T(1) : static_cast<T>(mass.total()));
-    sweep(r.n_out, [&](ptrdiff_t j, ptrdiff_t left) {
-      const V p = load_part(d + j, left, V::zero()) / s.sum;
-      store_part((p * total - y.at(j, left)) * of(scale), d + j, left);
-    });
-    return -l.total();
+    const V total = r.classes ? of(1) : row.total(mass);
+    row.sweep([&](ptrdiff_t j) { row.put(j, (row.got(j) / s.sum * total - smoothed.at(row, j)) * row.scale()); });
+    row.loss(l);
   }
 
   /// l = -Σ y_j·log clip(p_j);  with U the unclipped classes, ∂l/∂z_j = p_j·Σ_U y - [j in U]·y_j.
-  static double clipped_cross_entropy(const LossRows<T>& r, ptrdiff_t i, const T* z, T* d, T scale) {
+  template <class Row> static void clipped_cross_entropy(const LossRows<T>& r, Row& row) {
     const V low = of(static_cast<T>(1e-7)), high = of(static_cast<T>(1.0 - 1e-7));
     const V log_low = M::log(low), log_high = M::log(high);
-    const Smoothed y(r, i);
-    const Softmax s(r.n_out, z, d);
-    Sum l, unclipped;
-    sweep(r.n_out, [&](ptrdiff_t j, ptrdiff_t left) {
-      const V y_j = y.at(j, left), p = load_part(d + j, left, V::zero()) / s.sum;
-      store_part(p, d + j, left);
+    const Smoothed smoothed(r);
+    const Softmax s(row);
+    Sum<V> l, unclipped;
+    row.sweep([&](ptrdiff_t j) {
+      const V y = smoothed.at(row, j), p = row.got(j) / s.sum;
+      row.put(j, p);
       const Mask<V> below = p < low, outside = below | (p > high);
-      const V log_q = select(below, log_low, select(outside, log_high, s.log_p(load_part(z + j, left, V::zero()))));
-      l.add(select(y_j == V::zero(), V::zero(), y_j * log_q));
-      unclipped.add(select(outside, V::zero(), y_j));
+      const V log_q = select(below, log_low, select(outside, log_high, s.log_p(row.z(j, V::zero()))));
+      l.add(select(y == V::zero(), V::zero(), -(y * log_q)));
+      unclipped.add(select(outside, V::zero(), y));
     });
-    const V total = of(static_cast<T>(unclipped.total()));
-    sweep(r.n_out, [&](ptrdiff_t j, ptrdiff_t left) {
-      const V p = load_part(d + j, left, V::zero());
-      const V y_j = select((p < low) | (p > high), V::zero(), y.at(j, left));
-      store_part((p * total - y_j) * of(scale), d + j, left);
+    const V total = row.total(unclipped);
+    row.sweep([&](ptrdiff_t j) {
+      const V p = row.got(j);
+      const V y = select((p < low) | (p > high), V::zero(), smoothed.at(row, j));
+      row.put(j, (p * total - y) * row.scale());
     });
-    return -l.total();
+    row.loss(l);
   }
 
   /// l_j = max(z, 0) - z·y + log(1 + exp(-|z|));  ∂l/∂z = sigmoid(z) - y.
@@ -175,31 +139,51 @@ template <class V> struct Losses {
 
   /// The losses that are a sum over a sample's outputs, each beside its derivative.
   template <class Each> static void each_output(const LossRows<T>& r, Each each) {
-    each_sample(r, [each](const LossRows<T>& rows, ptrdiff_t i, const T* z, T* d, T scale) {
-      const T* y = rows.target + i * rows.n_out;
-      Sum l;
-      sweep(rows.n_out, [&](ptrdiff_t j, ptrdiff_t left) {
-        const V z_j = load_part(z + j, left, V::zero()), y_j = load_part(y + j, left, V::zero());
-        l.add(within(left, each.l(z_j, y_j), V::zero()));
-        store_part(each.d(z_j, y_j) * of(scale), d + j, left);
+    if (r.n_out <= ShortRows<V>::longest) return each_output_of_short_rows(r, each);
+    each_long_row<V>(r, [each](LongRow<V>& row) {
+      Sum<V> l;
+      row.sweep([&](ptrdiff_t j) {
+        const V z = row.z(j, V::zero()), y = row.target(j);
+        l.add(row.within(j, each.l(z, y), V::zero()));
+        row.put(j, each.d(z, y) * row.scale());
       });
-      return l.total();
+      row.loss(l);
     });
   }
 
-  template <class Sample> static void each_sample(const LossRows<T>& r, Sample sample) {
-    for (ptrdiff_t i = 0; i < r.rows; ++i) {
-      const T scale = static_cast<T>(r.scale * r.coefficient[i]);
-      r.losses[i] = r.coefficient[i] * sample(r, i, r.z + i * r.n_out, r.delta + i * r.n_out, scale);
+  /// Output by output, regardless of where a row ends; then row by row.
+  template <class Each> static void each_output_of_short_rows(const LossRows<T>& r, Each each) {
+    constexpr ptrdiff_t run = 512;
+    T terms[run];
+    const ptrdiff_t n = r.n_out, step = run / n;
+    for (ptrdiff_t begin = 0; begin < r.rows; begin += step) {
+      const ptrdiff_t end = r.rows - begin < step ? r.rows : begin + step, count = (end - begin) * n;
+      const T *z = r.z + begin * n, *y = r.target + begin * n;
+      T* d = r.delta + begin * n;
+      for (ptrdiff_t j = 0; j < count; j += V::lanes) {
+        const V z_j = load_part(z + j, count - j, V::zero()), y_j = load_part(y + j, count - j, V::zero());
+        each.l(z_j, y_j).store(terms + j);
+        store_part(each.d(z_j, y_j), d + j, count - j);
+      }
+      const T* term = terms;
+      for (ptrdiff_t i = begin; i < end; ++i, term += n, d += n) {
+        const T scale = static_cast<T>(r.scale * r.coefficient[i]);
+        double l = 0;
+        for (ptrdiff_t j = 0; j < n; ++j) {
+          l += static_cast<double>(term[j]);
+          d[j] *= scale;
+        }
+        r.losses[i] = r.coefficient[i] * l;
+      }
     }
   }
 
   static void rows(const LossRows<T>& r) {
     switch (r.kind) {
     case Loss::softmax_cross_entropy:
-      return each_sample(r, softmax_cross_entropy);
+      return each_row<V>(r, [&r](auto& row) { softmax_cross_entropy(r, row); });
     case Loss::clipped_cross_entropy:
-      return each_sample(r, clipped_cross_entropy);
+      return each_row<V>(r, [&r](auto& row) { clipped_cross_entropy(r, row); });
     case Loss::binary_cross_entropy:
       return each_output(r, BinaryCrossEntropy{});
     case Loss::mse:

@@ -96,12 +96,12 @@ template <class V> struct Math {
     Bits<V> n; // + 2·(bias + 1)
   };
 
+  static constexpr T power_shift = F::shift + 2 * (F::bias + 1);
+
   /// x in the range in which n fits; |y| much smaller than |x|, or both 0.
   [[gnu::always_inline]] static inline Power power(V x, V y) {
-    constexpr T shift = F::shift + 2 * (F::bias + 1);
     // The low bits of a number this large count its units: rounding and conversion in one addition.
-    const V shifted = fma(x + y, of(F::log2_e), of(shift));
-    const V n = shifted - of(shift);
+    const V shifted = fma(x + y, of(F::log2_e), of(power_shift)), n = shifted - of(power_shift);
     // Exact: log_2_high is short.
     const V high = fma(n, of(-F::log_2_high), x);
     const V low = fma(n, of(-F::log_2_low), y);
@@ -123,8 +123,11 @@ template <class V> struct Math {
 
   /// Overflows to infinity; underflows gradually, then to 0.
   [[gnu::noinline]] static V exp(V x) {
-    const Power p = power(at_most(at_least(x, of(F::exp_least)), of(F::exp_most)), V::zero());
-    return scaled(of(1) + (p.r + p.t), p.n);
+    const V a = at_most(at_least(x, of(F::exp_least)), of(F::exp_most));
+    // As in power(), but r is never added up: its rounding only reaches the polynomial.
+    const V shifted = fma(a, of(F::log2_e), of(power_shift)), n = shifted - of(power_shift);
+    const V high = fma(n, of(-F::log_2_high), a), low = n * of(-F::log_2_low), r = high + low;
+    return scaled(of(1) + (high + fma(r * r, polynomial(F::exp, r), low)), bits(shifted) - bits(of(F::shift)));
   }
 
   struct Sum {

@@ -87,12 +87,44 @@ TEST_CASE_TEMPLATE("regression losses are exact on dyadic residuals, at their ki
   }
 }
 
-TEST_CASE_TEMPLATE("NaN passes through every loss", T, float, double) {
-  const std::vector<T> y{0, 1};
+TEST_CASE_TEMPLATE("a row's loss and gradient depend neither on its place in the batch nor on the batch", T, float,
+                   double) {
+  constexpr int rows = 37;
+  const double coefficients[rows] = {0.5, 1, 2};
   for (const KernelTable<T>& table : all_tables<T>())
     for (int kind = 0; kind <= int(Loss::huber); ++kind)
-      for (const std::size_t where : {0u, 1u}) {
-        std::vector<T> z{T(0.5), T(-0.5)};
+      // Around the number of lanes, and where short rows end.
+      for (const int n : {1, 2, 3, 8, 10, 16, 17, 32, 33, 63, 64, 65, 100}) {
+        const std::size_t count = to_size(rows) * to_size(n);
+        const auto z = dyadic<T>(count, 1), y = dyadic<T>(count, 2);
+        std::vector<std::int64_t> classes;
+        for (int i = 0; i < rows; ++i) classes.push_back(i * 7 % n);
+        for (const bool by_class : {false, true}) {
+          if (by_class && kind > int(Loss::clipped_cross_entropy)) continue;
+          std::vector<T> whole(count), alone(count);
+          std::vector<double> losses(rows), loss_alone(rows);
+          const auto run = [&](int begin, int end, std::vector<T>& delta, std::vector<double>& loss) {
+            const std::size_t at = to_size(begin) * to_size(n);
+            table.loss({static_cast<Loss>(kind), 0.125, 1.0, end - begin, n, z.data() + at,
+                        by_class ? classes.data() + begin : nullptr, by_class ? nullptr : y.data() + at,
+                        coefficients + begin, 0.5, delta.data() + at, loss.data() + begin});
+          };
+          run(0, rows, whole, losses);
+          for (int i = 0; i < rows; ++i) run(i, i + 1, alone, loss_alone);
+          INFO(table.isa << " loss " << kind << " of " << n);
+          CHECK(whole == alone);
+          CHECK(losses == loss_alone);
+        }
+      }
+}
+
+TEST_CASE_TEMPLATE("NaN passes through every loss", T, float, double) {
+  for (const KernelTable<T>& table : all_tables<T>())
+    for (int kind = 0; kind <= int(Loss::huber); ++kind)
+      for (const std::size_t where : {0u, 1u, 69u}) {
+        // A short row and a long one.
+        std::vector<T> z(where < 2 ? 2 : 70, T(0.5));
+        const std::vector<T> y(z.size(), T(1));
         z[where] = std::numeric_limits<T>::quiet_NaN();
         const auto row = evaluate(table, static_cast<Loss>(kind), z, y);
         INFO(table.isa << " loss " << kind);
