@@ -1,6 +1,6 @@
 # The kernel: plain C++, without Python. _core, the C++ tests and the C++ benchmarks link it.
 
-set(sources csrc/naive.cpp csrc/dispatch.cpp csrc/network.cpp csrc/parallel.cpp csrc/plan.cpp)
+set(sources csrc/naive.cpp csrc/dispatch.cpp csrc/network.cpp csrc/parallel.cpp csrc/plan.cpp csrc/workers.cpp)
 set(x86_sources csrc/isa/sse2.cpp csrc/isa/avx2.cpp csrc/isa/avx512.cpp)
 set(arm_sources csrc/isa/neon.cpp)
 
@@ -29,6 +29,10 @@ set_target_properties(
              VISIBILITY_INLINES_HIDDEN ON
              POSITION_INDEPENDENT_CODE ON)
 target_link_libraries(pyengine_kernel PRIVATE pyengine_kernel_float pyengine_warnings)
+
+set(THREADS_PREFER_PTHREAD_FLAG ON)
+find_package(Threads REQUIRED)
+target_link_libraries(pyengine_kernel PUBLIC Threads::Threads)
 
 if(PYENGINE_OPENMP)
   find_package(OpenMP COMPONENTS CXX)

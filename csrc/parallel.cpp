@@ -1,11 +1,16 @@
 #include "parallel.hpp"
 
+#include <atomic>
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
 #include <string>
 #include <thread>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
@@ -30,7 +35,8 @@ int initial_threads() {
 #ifdef _OPENMP
   return omp_get_max_threads();
 #else
-  return 1;
+  const unsigned processors = std::thread::hardware_concurrency();
+  return processors > 0 ? static_cast<int>(processors) : 1;
 #endif
 }
 
@@ -55,7 +61,7 @@ int num_threads() {
     n = initial_threads();
     chosen.store(n, std::memory_order_relaxed);
   }
-  return forked.load(std::memory_order_relaxed) || !has_openmp() ? 1 : n;
+  return forked.load(std::memory_order_relaxed) ? 1 : n;
 }
 
 void set_num_threads(int n) {

@@ -2,8 +2,15 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <stdexcept>
+#include <thread>
 #include <vector>
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
 
 #include "dispatch.hpp"
 #include "parallel.hpp"
@@ -51,3 +58,64 @@ TEST_CASE("every task of every phase runs once, and a phase begins when the one 
     CHECK(std::all_of(runs.begin(), runs.end(), [](const auto& n) { return n == 1; }));
   }
 }
+
+TEST_CASE("many callers at once each get their own work done") {
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> callers;
+  for (int caller = 0; caller < 4; ++caller)
+    callers.emplace_back([&wrong] {
+      for (int call = 0; call < 500; ++call) {
+        const int tasks[] = {3, 1, 8};
+        std::atomic<int> done{0};
+        run_phases(3, tasks, [&](std::size_t phase, int, int) {
+          const int before[] = {0, 3, 4};
+          if (done.load() < before[phase]) wrong++;
+          done++;
+        });
+        if (done != 12) wrong++;
+      }
+    });
+  for (auto& caller : callers) caller.join();
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("calls after a pause, when the workers sleep, are served too") {
+  std::atomic<int> done{0};
+  for (int call = 0; call < 50; ++call) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(call % 3));
+    const int tasks[] = {4, 4};
+    run_phases(2, tasks, [&](std::size_t, int, int) { done++; });
+  }
+  CHECK(done == 50 * 8);
+}
+
+TEST_CASE("a phase ends when its tasks are done, though a worker has taken none") {
+  // One slow task: the workers that find nothing must not be waited for, and must not run into the next call's tasks.
+  for (int call = 0; call < 20; ++call) {
+    std::vector<std::atomic<int>> runs(2);
+    const int tasks[] = {1, 1};
+    run_phases(8, tasks, [&](std::size_t phase, int, int) {
+      if (phase == 0) std::this_thread::sleep_for(std::chrono::microseconds(200));
+      runs[phase]++;
+    });
+    CHECK(runs[0] == 1);
+    CHECK(runs[1] == 1);
+  }
+}
+
+#if defined(__unix__) || defined(__APPLE__)
+TEST_CASE("a forked process works, on one thread") {
+  const int tasks[] = {6};
+  run_phases(2, tasks, [](std::size_t, int, int) {}); // the workers exist before the fork
+  const pid_t child = fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    int done = 0;
+    run_phases(num_threads(), tasks, [&](std::size_t, int, int) { ++done; });
+    _exit(num_threads() == 1 && done == 6 ? 0 : 1);
+  }
+  int status = -1;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  CHECK(status == 0);
+}
+#endif
