@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import oracle, reference, rounding
     from .activations import ELU, GELU, Activation, GELUTanh, LeakyReLU, Linear, ReLU, Sigmoid, SiLU, Softplus, Tanh
+    from .checks.staged.witnesses import Backward, Witnesses
     from .engine import Network
     from .errors import GradientMismatch
     from .gradients import Gradients
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from .parameters import Parameters
     from .runtime import info, set_num_threads
     from .spec import Dense, Head
+    from .verify_staged import StagedReport, verify_witnesses
 
 __version__ = "0.1.0"  # the build reads this line
 
@@ -27,6 +29,7 @@ _HOMES = {
         *("ELU", "GELU", "Activation", "GELUTanh", "LeakyReLU", "Linear", "ReLU", "SiLU", "Sigmoid", "Softplus"),
         "Tanh",
     ),
+    "checks.staged.witnesses": ("Backward", "Witnesses"),
     "engine": ("Network",),
     "errors": ("GradientMismatch",),
     "gradients": ("Gradients",),
@@ -35,6 +38,7 @@ _HOMES = {
     "parameters": ("Parameters",),
     "runtime": ("info", "set_num_threads"),
     "spec": ("Dense", "Head"),
+    "verify_staged": ("StagedReport", "verify_witnesses"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -46,6 +50,7 @@ __all__ = [
     "SGD",
     "Activation",
     "Adam",
+    "Backward",
     "BinaryCrossEntropy",
     "ClippedCrossEntropy",
     "Dense",
@@ -64,13 +69,16 @@ __all__ = [
     "Sigmoid",
     "SoftmaxCrossEntropy",
     "Softplus",
+    "StagedReport",
     "Tanh",
+    "Witnesses",
     "__version__",
     "info",
     "oracle",
     "reference",
     "rounding",
     "set_num_threads",
+    "verify_witnesses",
 ]
 
 

@@ -38,6 +38,7 @@ ORDER = (
     "judge",
     "render",
     "verify",
+    "verify_staged",
     "adapters",
     "digits",
     "testing",

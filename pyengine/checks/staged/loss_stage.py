@@ -1,0 +1,129 @@
+"""Judging ∂L/∂h at a head's output: the loss's derivative, the factor of every sample, the weight of the head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...losses import MAE, ClippedCrossEntropy
+from ...parameters import Array
+from ...reference import binary_cross_entropy, clipped_cross_entropy, huber, mae, mse, softmax_cross_entropy
+from ...rounding import Precision, exact
+from ...rounding.losses import samples, scale_error, target_rows
+from ...rounding.running import F64
+from ...rounding.variance import COHERENT, loss_variance
+from .elementwise import largest_ratio
+from .finding import Finding
+from .linear_stages import judged
+from .statistics import Errors, sign_vectors
+
+if TYPE_CHECKING:
+    from ...batch import HeadTarget
+    from ...losses import Loss
+
+
+def judge_loss(
+    name: str,
+    loss: Loss,
+    weight: float,
+    heads: int,
+    given: HeadTarget,
+    claimed: Array,
+    output: Array,
+    p: Precision,
+    u: float,
+    seed: int,
+    number: int,
+) -> Finding:
+    """Judge ∂(weight·L)/∂output, (batch, n_out)."""
+    batch, n_out = output.shape
+    with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+        rows = target_rows(loss, given, n_out, p)
+        s = samples(loss, exact(output, 1.0), rows, output.dtype, "any", p)
+        scale = weight * given.coefficients(loss, n_out)[:, None]
+        size = np.abs(scale)
+        z = scale * s.d
+        lost = np.where(
+            (size > 0.0) & ((s.d != 0.0) | (s.d_bound > 0.0)), 4.0 * p.underflow * (1.0 + size + np.abs(s.d)), 0.0
+        )
+        bound = size * (s.d_bound + scale_error(loss, given, heads, p) * (np.abs(s.d) + s.d_bound)) + lost
+        ratio, worst = largest_ratio(claimed, z, bound)
+        v = scale**2 * loss_variance(loss, output.astype(np.float64), rows.y, s.d, u)
+        errors = Errors(claimed - z, z, v, float(lost.max()), COHERENT * p.u + _sum_of_weights(loss, given, u))
+    smooth = np.flatnonzero(_smooth(loss, output, rows.y, s.d_bound))
+    signs = sign_vectors(seed, number, batch, n_out)
+
+    def keep() -> tuple[Array, Array]:
+        together = np.concatenate([output[smooth].astype(np.float64), rows.y[smooth], scale[smooth]], axis=1)
+        columns = np.concatenate([output, rows.y], axis=0)
+        return np.unique(together, axis=0, return_index=True)[1], np.unique(columns, axis=1, return_index=True)[1]
+
+    def replays() -> Iterator[F64]:
+        for residual in _replays(loss, given, output, weight, seed):
+            yield (residual - z)[smooth]
+
+    found = Finding(name, "loss", n_out, claimed.size, ratio, worst)
+    if not smooth.size:
+        return found
+    return judged(found, errors.part(smooth, np.arange(n_out)), (signs[0][:, smooth], signs[1]), keep, replays)
+
+
+def _sum_of_weights(loss: Loss, given: HeadTarget, u: float) -> float:
+    """By what relative amount Σ w may be off where the loss divides by it: its σ times the limit of one entry."""
+    if loss.reduction != "weighted_mean" or given.weights is None:
+        return 0.0
+    w = given.weights
+    return u * w.size * float(np.abs(w).sum() / abs(w.sum()))
+
+
+def _smooth(loss: Loss, output: Array, y: F64, d_bound: F64) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Samples of which no derivative may jump: the bounds allow for that, the variance does not."""
+    if isinstance(loss, MAE):
+        return np.asarray((output != y).all(axis=1))
+    if not isinstance(loss, ClippedCrossEntropy):
+        return np.ones(len(output), bool)
+    shifted = np.exp(output.astype(np.float64) - output.max(axis=1, keepdims=True))
+    p = shifted / shifted.sum(axis=1, keepdims=True)
+    near = np.zeros(p.shape, bool)
+    for edge in loss.clip_bounds(output.dtype):
+        # The bound covers how well p is evaluated, times Σ y; where Σ y is 0 nothing can jump.
+        near |= np.abs(p - edge) * y.sum(axis=1, keepdims=True) <= 2.0 * d_bound
+    return np.asarray(~near.any(axis=1))
+
+
+def _replays(loss: Loss, given: HeadTarget, output: Array, weight: float, seed: int) -> Iterator[F64]:
+    """∂L/∂output recomputed in its own dtype: the classes in other orders, the factors applied in other ways."""
+    batch, n_out = output.shape
+    dtype = output.dtype.type
+    y = np.eye(n_out, dtype=output.dtype)[given.target] if given.target.ndim == 1 else given.target
+    s = dtype(getattr(loss, "label_smoothing", 0.0))
+    y = (1 - s) * y + s / dtype(n_out) if s else y
+    weights = np.ones(batch, output.dtype) if given.weights is None else given.weights.astype(output.dtype)
+    n = dtype(given.divisor(loss, n_out))
+    rng = np.random.default_rng([seed, n_out])
+    for order in (np.arange(n_out), np.arange(n_out)[::-1], *(rng.permutation(n_out) for _ in range(2))):
+        back = np.argsort(order)
+        with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+            d = derivative(loss, output[:, order], y[:, order])[:, back]
+            for factor in (weights / n, weights * (1 / n)):
+                yield (d * (dtype(weight) * factor)[:, None]).astype(np.float64)
+                yield ((d * factor[:, None]) * dtype(weight)).astype(np.float64)
+
+
+def derivative(loss: Loss, z: Array, y: Array) -> Array:
+    """∂l/∂z by the textbook, in the dtype of z."""
+    routes: dict[str, Any] = {
+        "softmax_cross_entropy": softmax_cross_entropy,
+        "binary_cross_entropy": binary_cross_entropy,
+        "mse": mse,
+        "mae": mae,
+    }
+    if isinstance(loss, ClippedCrossEntropy):
+        found = clipped_cross_entropy(z, y, *loss.clip_bounds(z.dtype))
+    elif loss.name == "huber":
+        found = huber(z, y, getattr(loss, "delta", 1.0))
+    else:
+        found = routes[loss.name](z, y)
+    return np.asarray(found[1], z.dtype)

@@ -1,0 +1,117 @@
+"""A stage that is a product, or a sum of products: Z = Σ_k A_k·B_k (+ bias), exactly, with V and τ of every entry.
+
+All is divided by 2^exponent, and statistics do not notice. Small stages are evaluated in float64 throughout; large ones
+only for Z, until :mod:`.screen` finds something to look at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ...parameters import Array
+from ...rounding import Precision, accumulated, matmul_bound
+from ...rounding.running import F64
+from ...rounding.variance import heads_variance, product_variance
+from .matrices import Product
+from .statistics import Errors
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """``claimed`` (m, n) is what the implementation has for the sum of the ``products`` and the ``bias`` (n,).
+
+    ``p`` is the precision of the claim together with that of the evaluation here; ``u`` the roundoff of V.
+    """
+
+    claimed: Array
+    products: tuple[Product, ...]
+    bias: Array | None
+    p: Precision
+    u: float
+
+    @cached_property
+    def exponent(self) -> int:
+        """Everything below is divided by 2 to this."""
+        most = [product.exponent for product in self.products]
+        if self.bias is not None and self.bias.size and np.isfinite(self.bias).all():
+            most.append(int(np.frexp(float(np.abs(self.bias).max()))[1]))
+        return max(most)
+
+    @property
+    def terms(self) -> int:
+        """n: how many terms an entry adds up."""
+        return sum(product.shape[1] for product in self.products) + int(self.bias is not None)
+
+    @property
+    def work(self) -> int:
+        """Multiplications of one evaluation."""
+        return sum(m * k * n for m, k, n in (product.shape for product in self.products))
+
+    @cached_property
+    def parts(self) -> list[F64]:
+        """Z_k = A_k·B_k, without the bias."""
+        return [self._rescaled(product.of("scaled"), product, 1) for product in self.products]
+
+    @cached_property
+    def scaled_bias(self) -> F64 | None:
+        return None if self.bias is None else np.asarray(np.ldexp(self.bias.astype(np.float64), -self.exponent))
+
+    @cached_property
+    def z(self) -> F64:
+        """The exact numbers."""
+        total = self.parts[0] if len(self.parts) == 1 else np.sum(self.parts, axis=0)
+        return total if self.scaled_bias is None else total + self.scaled_bias
+
+    @cached_property
+    def residual(self) -> F64:
+        return np.asarray(np.ldexp(self.claimed, -self.exponent, dtype=np.float64) - self.z)
+
+    @cached_property
+    def variance(self) -> F64:
+        """V in float64, with the square of what underflow may take."""
+        v = heads_variance(self.parts, self.z, self.u)
+        for product, part in zip(self.products, self.parts, strict=True):
+            a, b = product.operands("scaled")
+            q = self._rescaled((a * a) @ (b * b), product, 2)
+            form = product_variance(product.shape[1], bias=self.scaled_bias is not None)
+            whole = part
+            if self.scaled_bias is not None:
+                q, whole = q + self.scaled_bias**2, part + self.scaled_bias
+            v = v + self.u * self.u / 3.0 * (form.on_q * q + form.on_z * whole**2 + form.on_z0 * part**2)
+        return np.asarray(v + self.lost**2)
+
+    @cached_property
+    def lost(self) -> float:
+        """What underflow may take from any entry."""
+        most = 2.0 * self.terms + 1.0
+        if self.p.flush_to_zero:
+            for product in self.products:
+                a, b = (np.abs(operand) for operand in product.operands("wide"))
+                most += float(a.sum(axis=1).max() + b.sum(axis=0).max())
+        return float(np.ldexp(most * self.p.underflow / (1.0 if self.p.flush_to_zero else 2.0), -self.exponent))
+
+    @cached_property
+    def bound(self) -> F64:
+        """τ: rigorous, for every order of summation."""
+        total: F64 = np.zeros(self.claimed.shape)
+        size: F64 = np.zeros(self.claimed.shape)
+        for product in self.products:
+            a, b = product.operands("wide")
+            total += matmul_bound(a, b, self.p, self.bias if self.bias is None else self.bias.astype(np.float64))
+            if len(self.products) > 1:
+                size += np.abs(a) @ np.abs(b)
+        if len(self.products) > 1:
+            lost = 2.0 * len(self.products) * self.p.smallest_normal if self.p.flush_to_zero else 0.0
+            total += accumulated(len(self.products) - 1, self.p.u) * (size + total) + lost
+        return np.asarray(np.ldexp(total, -self.exponent))
+
+    @property
+    def errors(self) -> Errors:
+        return Errors(self.residual, self.z, self.variance, self.lost)
+
+    def _rescaled(self, value: F64, product: Product, power: int) -> F64:
+        by = power * (product.exponent - self.exponent)
+        return value if by == 0 else np.asarray(np.ldexp(value, by))

@@ -1,0 +1,149 @@
+"""A quick look at a large product: its statistics in float32, block by block, in one pass over the memory.
+
+Only Z is in float64. The rounding errors of this look are added to its statistics before they are compared, so what it
+passes the exact evaluation would pass. The rigorous bound needs no product of its own: V ≤ (u²/3)·total·S² (see
+:class:`ProductVariance`), so S ≥ √(3V/(u²·total)), and |r| ≤ τ follows from |r|/√V.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...parameters import Array
+from ...rounding import accumulated, unit_roundoff
+from ...rounding.running import F64
+from ...rounding.variance import ProductVariance, product_variance
+from .products import Linear
+from .statistics import SIGNS, Scale, Statistics
+
+BLOCK = 1 << 15
+"""Entries of a block: what it needs stays in the cache."""
+
+SMALLEST = 2.0**-100
+"""Variances below this, of matrices of numbers below 1, may have lost digits to underflow in float32."""
+
+
+@dataclass(frozen=True)
+class Screened:
+    """``statistics`` include the rounding of their own evaluation; ``ratio`` is at least |r|/τ.
+
+    ``conclusive`` is False where numbers were too small for this look.
+    """
+
+    statistics: Statistics
+    scale: Scale
+    ratio: float
+    at: tuple[int, ...]
+    conclusive: bool
+
+
+def screen(stage: Linear, signs: tuple[F64, F64]) -> Screened:
+    """The statistics of a stage with a single product, and an upper bound of its R."""
+    (product,) = stage.products
+    form = product_variance(product.shape[1], bias=stage.bias is not None)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+        return _Blocks(stage, form, signs).screened()
+
+
+class _Blocks:
+    """Sums over the blocks of a stage, in units in which a rounding of 1 has variance 1."""
+
+    def __init__(self, stage: Linear, form: ProductVariance, signs: tuple[F64, F64]) -> None:
+        (product,) = stage.products
+        self.stage, self.form = stage, form
+        self.m, self.n = stage.claimed.shape
+        self.dtype = product.dtype
+        self.z = product.of("scaled")
+        self.w = product.of("squared")
+        self.shift = product.exponent - stage.exponent
+        self.bias = stage.scaled_bias
+        self.unit = np.sqrt(3.0) / stage.u
+        self.conclusive = bool((stage.lost * self.unit) ** 2 <= SMALLEST / 2.0**20)
+        self.signs = signs
+        self.height = max(1, min(self.m, BLOCK // self.n))
+        self.buffers = [np.empty((self.height, self.n), self.dtype) for _ in range(4)]
+        self.wide = np.empty((self.height, self.n))
+        self.rz, self.zzw = np.zeros(self.m), np.zeros(self.m)
+        self.rz_columns, self.zzw_columns = np.zeros(self.n), np.zeros(self.n)
+        self.zz, self.all_w = 0.0, 0.0
+        self.signed = np.zeros(SIGNS)
+        self.entry, self.at = -1.0, (0, 0)
+
+    def screened(self) -> Screened:
+        ones = np.ones(max(self.n, self.height), self.dtype)
+        right = np.ascontiguousarray(self.signs[1].T).astype(self.dtype)
+        for start in range(0, self.m, self.height):
+            self._block(slice(start, min(start + self.height, self.m)), ones, right)
+        return self._finished()
+
+    def _block(self, rows: slice, ones: Array, right: Array) -> None:
+        count = rows.stop - rows.start
+        r, z, t, s = (buffer[:count] for buffer in self.buffers)
+        wide, exact, w = self.wide[:count], self.z[rows], self.w[rows]
+        if self.shift:
+            np.ldexp(exact, self.shift, out=exact)
+            np.ldexp(w, 2 * self.shift, out=w)
+        w *= self.dtype.type(self.form.on_q)
+        if self.bias is not None:
+            np.multiply(exact, exact, out=s, casting="same_kind")
+            w += s
+            w += (self.form.on_q * self.bias * self.bias).astype(self.dtype)
+            exact += self.bias
+        np.multiply(self.stage.claimed[rows], 2.0**-self.stage.exponent, out=wide, dtype=np.float64)
+        wide -= exact
+        np.multiply(wide, self.unit, out=r, casting="same_kind")
+        np.copyto(z, exact, casting="same_kind")
+        np.multiply(z, z, out=s)
+        np.multiply(s, self.dtype.type(self.form.on_z), out=t)
+        w += t
+        low = w < self.dtype.type(SMALLEST)
+        if low.any():
+            self.conclusive = self.conclusive and not r[low].any()
+            w[low] = SMALLEST
+        self.zz += float((s @ ones[: self.n]).sum(dtype=np.float64))
+        self.all_w += float((w @ ones[: self.n]).sum(dtype=np.float64))
+        s *= w
+        self.zzw[rows] = s @ ones[: self.n]
+        self.zzw_columns += ones[:count] @ s
+        np.multiply(r, z, out=t)
+        self.rz[rows] = t @ ones[: self.n]
+        self.rz_columns += ones[:count] @ t
+        self.signed += (self.signs[0][:, rows] * (r @ right).T).sum(axis=1)
+        np.multiply(r, r, out=t)
+        t /= w
+        most = float(t.max())
+        if not most <= self.entry:
+            self.entry = most if most >= 0.0 else np.inf
+            i, j = np.unravel_index(int(t.argmax()), t.shape)
+            self.at = (int(i) + rows.start, int(j))
+
+    def _finished(self) -> Screened:
+        entry = float(np.sqrt(self.entry))
+        k, size = self.stage.terms, self.m * self.n
+        # V is off by k roundings of Q; a projection by those of its sums, each at most |r·z| ≤ entry·√V·|z| (Cauchy).
+        u = unit_roundoff(self.dtype)
+        grown = 1.0 + accumulated(k + 8, u)
+        off = accumulated(max(self.n, self.height) + 8, u) * np.sqrt(size) * entry
+
+        def projected(r: F64 | float, v: F64 | float) -> float:
+            top, spread = np.abs(np.atleast_1d(r)), np.sqrt(np.atleast_1d(v))
+            ratio = np.where(top == 0.0, 0.0, top / spread)
+            return float(np.where(np.isnan(ratio), np.inf, ratio).max()) * grown
+
+        whole = projected(float(self.rz.sum()), float(self.zzw.sum()))
+        found = Statistics(
+            entry=entry * grown,
+            whole=whole + off,
+            row=projected(self.rz, self.zzw) + off,
+            column=projected(self.rz_columns, self.zzw_columns) + off,
+            signs=projected(self.signed, np.full(SIGNS, self.all_w)) + off,
+        )
+        scale = Scale(0.0, 0.0)
+        if self.zz > 0.0:
+            scale = Scale(
+                float(self.rz.sum()) / self.zz / self.unit, float(np.sqrt(self.zzw.sum())) / self.zz / self.unit
+            )
+        sharpest = accumulated(k, self.stage.p.u) / self.stage.u * np.sqrt(3.0 / self.form.total)
+        return Screened(found, scale, found.entry / float(sharpest), self.at, self.conclusive)
