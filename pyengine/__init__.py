@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .parameters import Parameters
     from .runtime import info, set_num_threads
     from .spec import Dense, Head
+    from .verification import Verification
+    from .verify import explain_update, verify_gradients
     from .verify_staged import StagedReport, verify_witnesses
 
 __version__ = "0.1.0"  # the build reads this line
@@ -39,6 +41,8 @@ _HOMES = {
     "runtime": ("info", "set_num_threads"),
     "spec": ("Dense", "Head"),
     "verify_staged": ("StagedReport", "verify_witnesses"),
+    "verification": ("Verification",),
+    "verify": ("explain_update", "verify_gradients"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -71,13 +75,16 @@ __all__ = [
     "Softplus",
     "StagedReport",
     "Tanh",
+    "Verification",
     "Witnesses",
     "__version__",
+    "explain_update",
     "info",
     "oracle",
     "reference",
     "rounding",
     "set_num_threads",
+    "verify_gradients",
     "verify_witnesses",
 ]
 

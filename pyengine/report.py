@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from .checks.combination import Combination, Fit
@@ -155,34 +156,58 @@ class Report:
                 "notes": list(subject.notes),
             },
             "ledger": _ledger(self.ledger),
-            "combination": {
-                "verdict": self.combination.verdict,
-                "reason": self.combination.reason,
-                **_fit(self.combination.trunk),
-                "cosine": [list(row) for row in self.combination.cosine],
-                "heads": list(subject.heads),
-                "tensors": [
-                    {"name": f.name, "native": f.native, "shape": list(f.shape), **_fit(f)}
-                    for f in self.combination.tensors
-                ],
-            },
-            "update": {
-                "verdict": self.update.verdict,
-                "reason": self.update.reason,
-                "optimizer": self.update.optimizer,
-                "hypotheses": [_hypothesis(h) for h in self.update.hypotheses],
-                "applied": _hypothesis(self.update.applied),
-                "unmoved_misfit": self.update.unmoved,
-                "uncertain_elements": self.update.uncertain,
-            },
+            "combination": combination_data(self.combination),
+            "update": update_data(self.update),
+            "reach": {},
+            "stages": [],
+            "parameters": [
+                {"name": f.name, "native": f.native, "shape": list(f.shape), "residual": f.residual, "spread": f.spread}
+                for f in self.combination.tensors
+            ],
             "float64_routes_agreement": self.agreement,
             "environment": self.environment,
             "reproduce": self.reproduce,
         }
 
+    def to_html(self, path: str | Path) -> None:
+        """Write one self-contained HTML file; an old one is replaced only when the new one is complete.
+
+        Raises ``ModuleNotFoundError`` without jinja2 and ``FileNotFoundError`` without the folder.
+        """
+        from .render.html import write
+
+        write(self, path)
+
     def to_json(self, indent: int | None = 2) -> str:
         """The report as JSON. Numbers that JSON lacks (infinities, NaN) become null."""
-        return json.dumps(_finite(self.to_dict()), indent=indent, ensure_ascii=False, allow_nan=False)
+        return json.dumps(finite(self.to_dict()), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def combination_data(found: Combination) -> dict[str, Any]:
+    """The combination as plain data."""
+    return {
+        "verdict": found.verdict,
+        "reason": found.reason,
+        **_fit(found.trunk),
+        "factor": found.factor,
+        "cosine": [list(row) for row in found.cosine],
+        "heads": list(found.alpha),
+        "tensors": [{"name": f.name, "native": f.native, "shape": list(f.shape), **_fit(f)} for f in found.tensors],
+    }
+
+
+def update_data(found: Update) -> dict[str, Any]:
+    """The update as plain data."""
+    return {
+        "verdict": found.verdict,
+        "rule": found.rule,
+        "reason": found.reason,
+        "optimizer": found.optimizer,
+        "hypotheses": [_hypothesis(h) for h in found.hypotheses],
+        "applied": _hypothesis(found.applied),
+        "unmoved_misfit": found.unmoved,
+        "uncertain_elements": found.uncertain,
+    }
 
 
 def formula(weights: dict[str, float]) -> str:
@@ -201,18 +226,19 @@ def _phrase(verdict: str) -> str:
         "weights exchanged": "a sum with the weights exchanged",
         "not a combination": "not a combination of the per-loss gradients",
         "other weights": "a sum with other weights",
+        "scaled": "the configured sum scaled",
         "unexplained rest": "a rest that no term explains",
         "another loss": "a term that is another loss than configured",
     }
-    return nouns.get(verdict, f"the configured sum {verdict}" if verdict.startswith("scaled") else verdict)
+    return nouns.get(verdict, verdict)
 
 
 def _moved(update: Update) -> str:
-    if update.verdict == OTHER:
+    if update.rule == OTHER:
         return f"the weights are one {update.optimizer.split('(')[0]} step on that gradient"
-    if update.verdict == NONE:
+    if update.rule == NONE:
         return f"no listed rule explains the weights ({update.reason})"
-    return f"the weights moved by {update.verdict}"
+    return f"the weights moved by {update.rule}"
 
 
 def _fit(fit: Fit) -> dict[str, Any]:
@@ -256,11 +282,12 @@ def _ledger(ledger: Ledger | None) -> dict[str, Any] | None:
     }
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The value with None for numbers that JSON lacks."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value

@@ -92,7 +92,7 @@ def refuted() -> Report:
         ),
         update=replace(
             good.update,
-            verdict=OTHER,
+            rule=OTHER,
             reason="the optimizer's step is right for the gradient that it was given",
             standing="beyond",
             hypotheses=fits,

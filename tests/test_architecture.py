@@ -35,6 +35,7 @@ ORDER = (
     "witnesses",
     "checks",
     "report",
+    "verification",
     "judge",
     "render",
     "verify",
@@ -50,7 +51,7 @@ ORDER = (
 )
 
 # A report renders itself when it is asked to; it imports its renderers only then.
-LAZILY_BELOW = {("report", "render")}
+LAZILY_BELOW = {("report", "render"), ("verification", "render")}
 
 FRAMEWORKS = {"jax", "jaxlib", "keras", "tensorflow", "torch"}
 OPTIONAL = {"flint", "jinja2", "matplotlib", "rich", "typer"}

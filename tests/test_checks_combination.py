@@ -44,7 +44,7 @@ def test_residual_of_the_sum_stays_within_the_spread_on_every_tensor(step: Step)
         ({"digit": 0.5, "ink": 1.0}, "weights exchanged"),
         ({"digit": 1.0, "ink": 0.0}, "missing loss"),
         ({"digit": 0.0, "ink": 0.5}, "missing loss"),
-        ({"digit": 0.0625, "ink": 0.03125}, "scaled by 0.0625"),
+        ({"digit": 0.0625, "ink": 0.03125}, "scaled"),
         ({"digit": 1.0, "ink": 0.75}, "other weights"),
         ({"digit": -1.0, "ink": 0.75}, "other weights"),
     ],
@@ -112,4 +112,4 @@ def test_single_loss_is_summed_with_its_weight(step: Step) -> None:
         step, network=net, targets=targets, before=own, gradient=Parameters(net.layout, flat), native=native
     )
     assert verdict(alone) == "summed"
-    assert verdict(replace(alone, gradient=Parameters(net.layout, 0.5 * flat))) == "scaled by 0.5"
+    assert verdict(replace(alone, gradient=Parameters(net.layout, 0.5 * flat))) == "scaled"

@@ -43,42 +43,42 @@ def test_adam_rule_is_found_and_no_other_fits(
     step: Step, rule: pe.Adam, sums: list[dict[str, float]], apart: bool, expected: str
 ) -> None:
     update = found(moved_by(step, rule, sums, apart=apart))
-    assert update.verdict == expected
+    assert update.rule == expected
     assert [h.name for h in update.hypotheses if h.fits] == [expected]
     assert (update.standing == "within") == (expected == SUM)
 
 
 def test_sgd_cannot_tell_one_optimizer_per_loss_from_the_sum_and_says_so(step: Step) -> None:
     update = found(moved_by(step, pe.SGD(0.01), [WEIGHTS]))
-    assert (update.verdict, update.standing) == (SUM, "within")
+    assert (update.rule, update.standing) == (SUM, "within")
     assert {h.name for h in update.hypotheses if h.fits} == {SUM, SEPARATE}
     assert "mathematically" in update.reason
 
 
 def test_sgd_steps_in_turn_are_found(step: Step) -> None:
     update = found(moved_by(step, pe.SGD(0.05), [DIGIT, INK]))
-    assert update.verdict == f"{TURN}: digit, ink"
+    assert update.rule == f"{TURN}: digit, ink"
 
 
 def test_step_on_another_gradient_is_separated_from_a_wrong_step(step: Step) -> None:
     exchanged = {"digit": 0.5, "ink": 1.0}
     moved = moved_by(step, pe.Adam(), [exchanged])
     update = found(with_gradient(moved, exchanged))
-    assert (update.verdict, update.standing) == (OTHER, "beyond")
+    assert (update.rule, update.standing) == (OTHER, "beyond")
     assert update.applied.fits
 
 
 def test_unknown_rule_is_refused(step: Step) -> None:
     """A learning rate twice as large fits nothing, though the gradient is right."""
     update = found(replace(moved_by(step, pe.Adam(2e-3), [WEIGHTS]), optimizer=pe.Adam(1e-3)))
-    assert (update.verdict, update.standing) == (NONE, "beyond")
+    assert (update.rule, update.standing) == (NONE, "beyond")
     assert not update.applied.fits
 
 
 def test_wrong_epsilon_is_refused(step: Step) -> None:
     """Keras' placement of epsilon where PyTorch's is declared: only elements with tiny gradients show it."""
     update = found(replace(moved_by(step, pe.Adam(style="keras"), [WEIGHTS]), optimizer=pe.Adam(style="torch")))
-    assert update.verdict not in {SUM, "cannot tell"}
+    assert update.rule not in {SUM, "cannot tell"}
 
 
 def test_nan_after_the_step_fits_nothing(step: Step) -> None:
@@ -111,5 +111,5 @@ def test_three_losses_are_replayed_in_all_orders(step: Step) -> None:
         native={name: name for name in net.layout.names},
     )
     update = found(three)
-    assert update.verdict == SUM
+    assert update.rule == SUM
     assert sum(h.name.startswith(TURN) for h in update.hypotheses) == 6

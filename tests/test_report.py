@@ -78,7 +78,7 @@ def test_json_has_the_promised_keys() -> None:
     assert set(data["combination"]["alpha"]["ink"]) == {"value", "low", "high", "configured"}
     assert data["combination"]["cosine"][0][1] == consistent().combination.cosine[0][1]
     assert {"name", "misfit"} <= set(data["update"]["hypotheses"][0])
-    assert data["update"]["verdict"] == "one step on the sum"
+    assert (data["update"]["verdict"], data["update"]["rule"]) == ("summed", "one step on the sum")
     assert data["ledger"]["terms"][0]["name"] == "digit"
     assert data["environment"]["keras"] == "3"
 

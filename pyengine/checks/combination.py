@@ -12,8 +12,7 @@ The verdict follows from :func:`pyengine.checks.standing.standing`:
 2. The residual ‖G - Σ α_k·g_k‖ is compared with ‖U‖ and ‖G‖. Beyond: *not a combination*. Between: *cannot tell*.
 3. All configured weights within the intervals: *summed*.
 4. Otherwise the first pattern whose weights lie in all intervals: *averaged* (weights/K), *weights exchanged* (a
-   permutation), *missing loss* (zero for one, the configured weight for the others), *scaled by c* (one factor for
-   all).
+   permutation), *missing loss* (zero for one, the configured weight for the others), *scaled* (one factor for all).
 5. Otherwise *other weights* if some α_k is beyond, else *cannot tell*.
 """
 
@@ -26,6 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..engine import Network
 from ..witnesses import Step
 from .evidence import Evidence
 from .standing import Standing, standing, worst
@@ -87,6 +87,7 @@ class Combination:
     trunk: Fit
     tensors: tuple[Fit, ...]
     cosine: tuple[tuple[float, ...], ...]
+    factor: float | None = None
 
     @property
     def alpha(self) -> dict[str, Alpha]:
@@ -125,8 +126,15 @@ def check_combination(step: Step, evidence: Evidence) -> Combination:
         start, shape = layout.offsets[name], layout.shapes[name]
         tensors.append(fit(name, step.native[name], shape, slice(start, start + math.prod(shape))))
     trunk = fit("trunk", "all shared layers", (size,), slice(0, size))
-    verdict, reason, found = _judge(trunk, tensors)
-    return Combination(verdict, reason, found, trunk, tuple(tensors), _cosine(jacobian))
+    verdict, reason, found = _judge(trunk, tensors, step.network, step.batch)
+    factor = common_factor(alpha_of(trunk)) if verdict == "scaled" else None
+    return Combination(
+        verdict, reason, found, trunk, tuple(tensors), cosines(jacobian), None if factor is None else sum(factor) / 2.0
+    )
+
+
+def alpha_of(fit: Fit) -> list[Alpha]:
+    return list(fit.alpha.values())
 
 
 def _solve(
@@ -148,7 +156,7 @@ def _solve(
     return found
 
 
-def _judge(trunk: Fit, tensors: list[Fit]) -> tuple[str, str, Standing]:
+def _judge(trunk: Fit, tensors: list[Fit], net: Network, batch: int) -> tuple[str, str, Standing]:
     alpha = list(trunk.alpha.values())
     if any(
         not math.isfinite(a.radius) or (a.holds(a.configured) and a.holds(0.0) and a.configured != 0.0) for a in alpha
@@ -171,12 +179,15 @@ def _judge(trunk: Fit, tensors: list[Fit]) -> tuple[str, str, Standing]:
     configured = [a.configured for a in alpha]
     if _all_hold(alpha, configured):
         return "summed", "the configured weights lie in every interval", "within"
-    return _pattern(trunk, alpha, configured)
+    return pattern(trunk, worst([a.standing for a in alpha]), net, batch)
 
 
-def _pattern(trunk: Fit, alpha: list[Alpha], configured: list[float]) -> tuple[str, str, Standing]:
+def pattern(trunk: Fit, far: Standing, net: Network, batch: int) -> tuple[str, str, Standing]:
+    """What coefficients that are not the configured ones mean; ``far`` tells whether they are surely others."""
+    alpha = list(trunk.alpha.values())
+    configured = [a.configured for a in alpha]
     names, k = list(trunk.alpha), len(alpha)
-    if _all_hold(alpha, [w / k for w in configured]):
+    if k > 1 and _all_hold(alpha, [w / k for w in configured]):
         return "averaged", f"every weight is divided by the number of losses, {k}", "beyond"
     for order in itertools.islice(itertools.permutations(configured), 720):
         if list(order) != configured and _all_hold(alpha, list(order)):
@@ -184,22 +195,54 @@ def _pattern(trunk: Fit, alpha: list[Alpha], configured: list[float]) -> tuple[s
     missing = [name for name, a in trunk.alpha.items() if a.holds(0.0) and not a.holds(a.configured)]
     if missing and all(trunk.alpha[name].holds(trunk.alpha[name].configured) for name in names if name not in missing):
         return "missing loss", f"the gradient of {', '.join(missing)} is not in it", "beyond"
-    bounds = [sorted((a.low / a.configured, a.high / a.configured)) for a in alpha if a.configured != 0.0]
-    low, high = max(b[0] for b in bounds), min(b[1] for b in bounds)
-    far = worst([a.standing for a in alpha])
-    if low <= high and far == "beyond" and all(a.holds(0.0) for a in alpha if a.configured == 0.0):
-        return f"scaled by {(low + high) / 2.0:.6g}", "one common factor multiplies every configured weight", "beyond"
+    if far == "beyond" and (common := common_factor(alpha)) is not None:
+        suspects = factor_suspects(*common, net, batch)
+        named = f"; {' or '.join(suspects)}?" if suspects else ""
+        return "scaled", f"every configured weight is multiplied by {sum(common) / 2.0:.7g}{named}", "beyond"
     if far == "beyond":
         found = ", ".join(f"{a.value:.6g} for {name}" for name, a in trunk.alpha.items())
         return "other weights", f"it is a weighted sum, but with {found}", "beyond"
     return "cannot tell", "a weight lies outside its interval, but not by enough to call it wrong", "between"
 
 
+def common_factor(alpha: list[Alpha]) -> tuple[float, float] | None:
+    """The interval of factors that turn all configured weights into the fitted ones, if there is any."""
+    bounds = [sorted((a.low / a.configured, a.high / a.configured)) for a in alpha if a.configured != 0.0]
+    if not bounds or not all(a.holds(0.0) for a in alpha if a.configured == 0.0):
+        return None
+    low, high = max(b[0] for b in bounds), min(b[1] for b in bounds)
+    return (low, high) if low <= high else None
+
+
+def factor_suspects(low: float, high: float, net: Network, batch: int) -> list[str]:
+    """Known reasons for a factor in [low, high]: means taken twice or not at all, accumulation, replicas."""
+    features = {head.layers[-1].n_out for head in net.heads.values()}
+    known = [
+        (1.0 / batch, f"divided by the batch, {batch}, once more"),
+        (float(batch), f"not divided by the batch, {batch}"),
+        (batch / (batch - 1.0) if batch > 1 else 0.0, "divided by batch - 1"),
+        *((1.0 / n, f"divided by the features, {n}, once more") for n in sorted(features) if n > 1),
+        *((float(n), f"not divided by the features, {n}") for n in sorted(features) if n > 1),
+        (float(len(net.heads)), f"multiplied by the number of losses, {len(net.heads)}"),
+        (0.5, "a factor 1/2 in a squared error"),
+        (2.0, "a factor 2 in a squared error, or the step counted twice"),
+        (-1.0, "the opposite sign: ascent instead of descent"),
+    ]
+    found = [reason for value, reason in known if low <= value <= high and value not in (0.0, 1.0)]
+    middle = (low + high) / 2.0
+    if middle > 0.0:
+        count = round(middle) if middle >= 1.0 else round(1.0 / middle)
+        if count > 1 and (low <= count <= high or low <= 1.0 / count <= high):
+            found.append(f"{count} accumulated batches or replicas, {'added' if middle > 1.0 else 'averaged twice'}")
+    return found
+
+
 def _all_hold(alpha: list[Alpha], weights: list[float]) -> bool:
     return all(a.holds(w) for a, w in zip(alpha, weights, strict=True))
 
 
-def _cosine(jacobian: Vector) -> tuple[tuple[float, ...], ...]:
+def cosines(jacobian: Vector) -> tuple[tuple[float, ...], ...]:
+    """The cosines of the angles between the rows; NaN for a row of zeros."""
     norms = np.linalg.norm(jacobian, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         matrix = (jacobian @ jacobian.T) / norms[:, None] / norms[None, :]

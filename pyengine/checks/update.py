@@ -68,7 +68,7 @@ class Update:
     is at rounding level.
     """
 
-    verdict: str
+    rule: str
     reason: str
     standing: Standing
     optimizer: str
@@ -76,6 +76,14 @@ class Update:
     applied: Hypothesis
     unmoved: float
     uncertain: int
+
+    @property
+    def verdict(self) -> str:
+        """One word or two for the rule: ``"summed"``, ``"averaged"``, ``"in turn"``, ``"one optimizer per loss"``, …"""
+        return " or ".join(_VERDICTS.get(name.partition(":")[0], name) for name in self.rule.split(" or "))
+
+
+_VERDICTS = {SUM: "summed", MEAN: "averaged", TURN: "in turn", OTHER: "another gradient"}
 
 
 def check_update(step: Step, evidence: Evidence) -> Update:

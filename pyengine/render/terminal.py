@@ -157,7 +157,7 @@ def _update(update: Update) -> RenderableType:
     if update.uncertain:
         share = f"{update.uncertain:,} of {seen.elements:,} gradients are"
         lines.append(Text(f"{share} at rounding level: their sign is uncertain, and so is their step."))
-    lines.append(_finding(update.standing, update.verdict, update.reason))
+    lines.append(_finding(update.standing, update.rule, update.reason))
     return Group(*lines)
 
 

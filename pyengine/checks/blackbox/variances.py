@@ -1,0 +1,216 @@
+"""The variance of the rounding error of each operation, and what the errors do to a gradient.
+
+Products and sums: roundings independent of one another and of mean zero, uniform in ±u of what they round, terms added
+one after the other in random order (Higham & Mary 2019; Ipsen & Zhou 2020). Everything else: uniform within its
+rigorous bound. An envelope on data without symmetry; docs/tolerances.md, section 7, states what breaks it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...rounding import activation_bound, behaviour, exact, slope_bound
+from ...rounding.losses import samples, target_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ...rounding import Precision
+    from .program import Amplitudes, Backward, Program, Visit
+
+F64 = npt.NDArray[np.float64]
+
+
+def product_variance(a: F64, b: F64, product: F64, p: Precision, bias: F64 | None = None) -> F64:
+    """Of A·B (+ bias), elementwise: (u²/3)·[(n/6 + 1)·Q + (n/3 + 1)·Z² + Z₀²], Q = A²·B² + bias², Z₀ = A·B."""
+    squares = (a * a) @ (b * b)
+    n = a.shape[1]
+    before: F64 | float = 0.0
+    if bias is not None:
+        n, squares, before = n + 1, squares + bias * bias, (product - bias) ** 2
+    return np.asarray(
+        p.u**2 / 3.0 * ((n / 6.0 + 1.0) * squares + (n / 3.0 + 1.0) * product**2 + before) + n * p.underflow**2
+    )
+
+
+def sum_variance(terms: F64, p: Precision) -> F64:
+    """Of a sum over the first axis: (u²/3)·[(n/6 + 1)·Σt² + (n/3)·(Σt)²]."""
+    n = terms.shape[0]
+    return np.asarray(
+        p.u**2 / 3.0 * ((n / 6.0 + 1.0) * (terms * terms).sum(axis=0) + n / 3.0 * terms.sum(axis=0) ** 2)
+        + n * p.underflow**2
+    )
+
+
+def uniform_variance(bound: F64) -> F64:
+    """Of an error uniform in ±bound."""
+    return np.asarray(bound * bound / 3.0)
+
+
+class ForwardVariances:
+    """V of z and h per layer, and ``reach``: the variance of z with all that came before, errors taken as independent.
+
+    ``seed`` is V of ∂L/∂outputs per loss, unweighted.
+    """
+
+    def __init__(self, program: Program, p: Precision) -> None:
+        self.program, self.p = program, p
+        self.z: dict[str, F64] = {}
+        self.h: dict[str, F64] = {}
+        self.reach: dict[str, F64] = {}
+        self.seed: dict[str, F64] = {}
+        self.h_reach: dict[str, F64] = {}
+        start = np.zeros_like(program.batch.x, dtype=np.float64)
+        top = self._through(program.trunk, start)
+        for name, visits in program.heads.items():
+            out = self._through(visits, top)
+            self.seed[name] = self._seed(name, visits[-1].h)
+            self.h_reach[name] = out
+
+    def _through(self, visits: Sequence[Visit], variance: F64) -> F64:
+        for visit in visits:
+            name = visit.layer.name
+            self.z[name] = product_variance(visit.h_in, visit.w.T, visit.z, self.p, visit.b)
+            self.reach[name] = variance @ (visit.w * visit.w).T + self.z[name]
+            around = behaviour(visit.layer.activation, visit.z, np.zeros_like(visit.z))
+            self.h[name] = uniform_variance(activation_bound(visit.layer.activation, around, np.abs(visit.z), self.p))
+            self.h_reach[f"into {name}"] = variance
+            variance = visit.slope**2 * self.reach[name] + self.h[name]
+        return variance
+
+    def _seed(self, name: str, z: F64) -> F64:
+        loss, given = self.program.net.heads[name].loss, self.program.batch.heads[name]
+        curvature = self.program.curvature[name]
+        factor, seed, u2 = curvature.factor, self.program.seeds[name], self.p.u**2 / 3.0
+        if curvature.softmax:
+            m = z - z.max(axis=1, keepdims=True)
+            size = np.log(np.exp(m).sum(axis=1, keepdims=True))
+            log_p, prob = m - size, curvature.p
+            spread = (prob * m * m).sum(axis=1, keepdims=True)
+            # exp and log err by up to 8u each, which counts as much as ten roundings.
+            v = u2 * prob**2 * (m**2 + log_p**2 + size**2 + 10.0 + z.shape[1] / 3.0 + spread)
+            own = (factor * curvature.mass) ** 2 * (v + u2 * prob**2)
+        else:
+            rows = target_rows(loss, given, z.shape[1], self.p)
+            own = factor**2 * uniform_variance(
+                samples(loss, exact(z, 1.0), rows, self.program.dtype, "convention", self.p).d_bound
+            )
+        return np.asarray(own + 5.0 * u2 * seed**2 + 4.0 * self.p.underflow**2)
+
+
+@dataclass(eq=False)
+class BackwardVariances:
+    """V per layer of ∂L/∂z, dW, db and of the layer's ∂L/∂h_in; ``total`` the elementwise variance of the gradient."""
+
+    gz: dict[str, F64] = field(default_factory=dict)
+    dw: dict[str, F64] = field(default_factory=dict)
+    db: dict[str, F64] = field(default_factory=dict)
+    gh_in: dict[str, F64] = field(default_factory=dict)
+    seed: dict[str, F64] = field(default_factory=dict)
+    total: dict[str, F64] = field(default_factory=dict)
+
+
+def backward_variances(forward: ForwardVariances, back: Backward) -> BackwardVariances:
+    """Of one backward pass, each error beside what it becomes in the gradient if all are independent."""
+    program, p, found = forward.program, forward.p, BackwardVariances()
+    arriving: F64 | float = 0.0
+    merging = p.u**2 / 3.0 if len(back.weights) > 1 else 0.0
+    for name, weight in back.weights.items():
+        visits = program.heads[name]
+        found.seed[name] = weight**2 * forward.seed[name]
+        variance = weight**2 * program.curvature[name].squared_times(forward.h_reach[name]) + found.seed[name]
+        arriving = arriving + _undo(forward, visits, back, variance, found, p, bool(program.trunk))
+    if program.trunk:
+        merged = merging * back.gh[program.trunk[-1].layer.name] ** 2
+        for name in back.weights:
+            found.gh_in[program.heads[name][0].layer.name] += merged
+        _undo(forward, program.trunk, back, np.asarray(arriving + len(back.weights) * merged), found, p, False)
+    return found
+
+
+def _undo(
+    forward: ForwardVariances,
+    visits: Sequence[Visit],
+    back: Backward,
+    variance: F64,
+    found: BackwardVariances,
+    p: Precision,
+    to_input: bool,
+) -> F64:
+    for number, visit in reversed(list(enumerate(visits))):
+        name = visit.layer.name
+        gh, gz, none = back.gh[name], back.gz[name], np.zeros_like(visit.z)
+        around = behaviour(visit.layer.activation, visit.z, none)
+        found.gz[name] = uniform_variance(slope_bound(around, np.abs(visit.z), np.abs(gh), p))
+        of_gz = visit.slope**2 * variance + (gh * visit.bend) ** 2 * forward.reach[name] + found.gz[name]
+        found.dw[name] = product_variance(gz.T, visit.h_in, back.gradient[f"{name}.weight"], p)
+        entering = forward.h_reach[f"into {name}"]
+        found.total[f"{name}.weight"] = of_gz.T @ visit.h_in**2 + (gz * gz).T @ entering + found.dw[name]
+        if visit.layer.bias:
+            found.db[name] = sum_variance(gz, p)
+            found.total[f"{name}.bias"] = of_gz.sum(axis=0) + found.db[name]
+        if number > 0 or to_input:
+            gh_in = back.gh[visits[number - 1].layer.name] if number > 0 else gz @ visit.w
+            found.gh_in[name] = product_variance(gz, visit.w, gh_in, p)
+            variance = of_gz @ (visit.w * visit.w) + found.gh_in[name]
+    return variance
+
+
+class Groups:
+    """Samples that are copies of one another round alike: their amplitudes add up before they are squared."""
+
+    def __init__(self, program: Program) -> None:
+        self.of = _classes(program.batch.x)
+        self.number = int(self.of.max()) + 1
+        self.duplicates = self.number < program.batch.size or any(
+            int(_classes(visit.w if visit.b is None else np.column_stack([visit.w, visit.b])).max()) + 1 < len(visit.w)
+            for visit in program.visits()
+        )
+
+    def variance(self, amplitude: F64, v: F64) -> tuple[float, float]:
+        """Σ amplitude²·V, and the square root's worst case Σ |amplitude|·√V where all errors conspire."""
+        size = np.abs(amplitude) * np.sqrt(v)
+        if self.number == len(self.of):
+            return float((size * size).sum()), float(size.sum())
+        together = np.zeros((self.number, size.shape[1]))
+        np.add.at(together, self.of, size)
+        return float((together * together).sum()), float(size.sum())
+
+
+def _classes(rows: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
+    """Equal rows get equal numbers, counted from 0."""
+    # Rows that differ differ in almost every direction: only where one number is shared need they be compared.
+    key = rows.astype(np.float64) @ np.random.default_rng(0).standard_normal(rows.shape[1])
+    if len(np.unique(key)) == len(rows):
+        return np.arange(len(rows))
+    return np.asarray(np.unique(rows, axis=0, return_inverse=True)[1]).reshape(-1)
+
+
+def projection_variance(
+    forward: ForwardVariances,
+    backward: BackwardVariances,
+    amplitudes: Amplitudes,
+    direction: Mapping[str, F64],
+    groups: Groups,
+) -> tuple[float, float]:
+    """The variance of ⟨direction, computed gradient⟩, and Σ|amplitude|·σ: its deviation if all errors conspire."""
+    pairs = [
+        (getattr(amplitudes, site), getattr(source, site))
+        for source, site in ((forward, "z"), (forward, "h"), (backward, "gz"), (backward, "gh_in"), (backward, "seed"))
+    ]
+    total, most = 0.0, 0.0
+    for of_site, v in pairs:
+        for name, amplitude in of_site.items():
+            if name in v:
+                one, worst = groups.variance(amplitude, v[name])
+                total, most = total + one, most + worst
+    for name, row in direction.items():
+        layer, _, kind = name.rpartition(".")
+        v = (backward.dw if kind == "weight" else backward.db)[layer]
+        total += float((row * row * v).sum())
+        most += float((np.abs(row) * np.sqrt(v)).sum())
+    return total, most

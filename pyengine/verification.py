@@ -1,0 +1,155 @@
+"""The result of judging numbers alone: gradients from anywhere, or the parameters before and after a step."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from .errors import GradientMismatch
+from .report import SCHEMA_VERSION, combination_data, finite, update_data
+
+if TYPE_CHECKING:
+    from .checks.blackbox import Finding
+    from .checks.combination import Combination
+    from .checks.update import Update
+
+Verdict = Literal["CONSISTENT", "INCONSISTENT", "INCONCLUSIVE"]
+NOT_JUDGED = {
+    "ledger": "no reported losses were given",
+    "stages": "no witnesses were given, only final numbers",
+}
+
+
+@dataclass(frozen=True)
+class Verification:
+    """True if consistent; prints as a summary; ``combination`` and ``update`` are None where they were not judged.
+
+    ``findings`` holds one black-box finding per gradient that was given. ``reach`` maps each loss to the parameters
+    that its gradient should touch and does not (``"detached"``), or should not and does (``"unexpected"``).
+    """
+
+    verdict: Verdict
+    answer: str
+    findings: tuple[Finding, ...] = ()
+    combination: Combination | None = None
+    update: Update | None = None
+    reach: dict[str, dict[str, str]] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        return self.verdict == "CONSISTENT"
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def raise_for_failure(self) -> None:
+        """Raise :class:`GradientMismatch` unless consistent; inconclusive is no pass."""
+        if not self.ok:
+            raise GradientMismatch(f"{self.verdict}: {self.answer}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain data: the content of :meth:`to_json`."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "verdict": self.verdict,
+            "ok": self.ok,
+            "answer": self.answer,
+            "gradients": [_finding(f) for f in self.findings],
+            "parameters": [{"gradient": f.name, **_plain(vars(tensor))} for f in self.findings for tensor in f.tensors],
+            "combination": None if self.combination is None else combination_data(self.combination),
+            "update": None if self.update is None else update_data(self.update),
+            "ledger": None,
+            "reach": self.reach,
+            "stages": [],
+            "not_judged": {
+                **NOT_JUDGED,
+                **({} if self.combination else {"combination": "no summed gradient was given"}),
+                **({} if self.update else {"update": "no parameters before and after a step were given"}),
+            },
+            "environment": self.environment,
+        }
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """The result as JSON. Numbers that JSON lacks (infinities, NaN) become null."""
+        return json.dumps(finite(self.to_dict()), indent=indent, ensure_ascii=False, allow_nan=False)
+
+    def to_html(self, path: str | Path) -> None:
+        """Write one self-contained HTML file; an old one is replaced only when the new one is complete.
+
+        Raises ``ModuleNotFoundError`` without jinja2 and ``FileNotFoundError`` without the folder.
+        """
+        from .render.html import write
+
+        write(self, path)
+
+    def plot(self) -> Any:
+        """A matplotlib ``Figure``: the errors of the tensors beside the predicted ones, and the intervals of α.
+
+        Raises ``ModuleNotFoundError`` without matplotlib.
+        """
+        from .render.plots import figure
+
+        return figure(self)
+
+    def __str__(self) -> str:
+        lines = [f"{self.verdict}  {self.answer}"]
+        for finding in self.findings:
+            lines += ["", *_table(finding)]
+        if self.combination is not None:
+            lines += ["", "Gradient at the shared layers: G = Σ α·∇loss"]
+            for name, a in self.combination.alpha.items():
+                lines.append(f"  α {name} = {a.value:.9g} in [{a.low:.9g}, {a.high:.9g}], configured {a.configured:g}")
+            lines.append(f"  {self.combination.verdict}: {self.combination.reason}")
+        if self.update is not None:
+            lines += ["", f"Update: {self.update.optimizer}"]
+            width = max(len(h.name) for h in self.update.hypotheses)
+            for h in self.update.hypotheses:
+                lines.append(
+                    f"  {h.name:<{width}}  misfit {h.misfit:10.3g}  {h.outside:,} of {h.elements:,} outside"
+                    f"{'  fits' if h.fits else ''}"
+                )
+            lines.append(f"  {self.update.rule}: {self.update.reason}")
+        for loss, touched in self.reach.items():
+            lines += [f"  {loss} {how}: {name}" for name, how in touched.items()]
+        if self.environment:
+            lines += ["", " · ".join(f"{name} {value}" for name, value in self.environment.items())]
+        return "\n".join(lines)
+
+
+def _table(finding: Finding) -> list[str]:
+    width = max([9, *(len(t.name) for t in finding.tensors)])
+    lines = [
+        f"{finding.name}: {finding.verdict}, {finding.reason}",
+        f"  {'tensor':<{width}}  {'error':>8}  {'expected':>8}  {'scale':>9}  {'smallest seen':>13}  worst element",
+    ]
+    for t in finding.tensors:
+        where = ", ".join(map(str, t.worst_index))
+        lines.append(
+            f"  {t.name:<{width}}  {t.actual_error:8.1e}  {t.predicted_error:8.1e}  {t.scale_error:+9.1e}  "
+            f"{t.detectable_scale:13.1e}  [{where}] {t.worst_actual:.7g} for {t.worst_expected:.7g}, "
+            f"{t.worst_deviation:.2g} σ"
+        )
+    lines += [
+        f"  kink: {flip.layer}, sample {flip.sample}, unit {flip.unit} took the other side at {flip.distance:.2g} σ"
+        for flip in finding.flips[:5]
+    ]
+    lines += [f"  {alarm}" for alarm in finding.alarms[:5]]
+    return lines
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "name": finding.name,
+        "verdict": finding.verdict,
+        "reason": finding.reason,
+        "replayed": finding.replayed,
+        "alarms": [_plain(vars(a)) for a in finding.alarms],
+        "flips": [_plain(vars(f)) for f in finding.flips],
+    }
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
