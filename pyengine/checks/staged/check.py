@@ -15,7 +15,7 @@ from .elementwise import Activated, exactly
 from .finding import Finding, Kind
 from .linear_stages import judge_linear, judge_sum, judge_weighted_sum
 from .loss_stage import judge_loss
-from .matrices import Matrix, Product
+from .matrices import Matrix, Product, Room
 from .products import Linear
 from .witnesses import Backward, Witnesses
 
@@ -59,9 +59,11 @@ def check_staged(
 ) -> Staged:
     """Judge every stage. The witnesses have been checked by :func:`checked_witnesses`."""
     walk = _Walk(net, params, batch, witnesses, flush_to_zero, seed)
-    walk.forward()
-    for name, one in witnesses.passes.items():
-        walk.backward(name, one)
+    # What is not finite fails its stage; a warning beside that would say no more.
+    with np.errstate(all="ignore"):
+        walk.forward()
+        for name, one in witnesses.passes.items():
+            walk.backward(name, one)
     return Staged(tuple(walk.stages), tuple(walk.unjudged))
 
 
@@ -81,6 +83,7 @@ class _Walk:
         self.stages: list[Finding] = []
         self.unjudged: list[str] = []
         self.matrices: dict[int, Matrix] = {}
+        self.room = Room()
         self.z: dict[str, Array] = dict(witnesses.z)
         self.h: dict[str, Array] = dict(witnesses.h)
         self.activated: dict[str, Activated] = {}
@@ -242,4 +245,4 @@ class _Walk:
 
     def _linear(self, name: str, kind: Kind, claimed: Array, products: tuple[Product, ...], bias: Array | None) -> None:
         stage = Linear(claimed, products, bias, self.p, self.u)
-        self.stages.append(judge_linear(name, kind, stage, self.seed, len(self.stages)))
+        self.stages.append(judge_linear(name, kind, stage, self.seed, len(self.stages), self.room))

@@ -12,6 +12,7 @@ from ...rounding.running import F64
 from ...rounding.variance import sum_variance
 from .elementwise import largest_ratio
 from .finding import Finding, Kind
+from .matrices import Room
 from .products import Linear
 from .screen import screen
 from .statistics import REPLAYED, Errors, measured, scale, sign_vectors
@@ -22,12 +23,12 @@ SMALL = 1 << 20
 PERMUTATIONS = 4
 
 
-def judge_linear(name: str, kind: Kind, stage: Linear, seed: int, number: int) -> Finding:
+def judge_linear(name: str, kind: Kind, stage: Linear, seed: int, number: int, room: Room) -> Finding:
     """Judge a product or a sum of products."""
     m, n = stage.claimed.shape
     signs = sign_vectors(seed, number, m, n)
-    if stage.work > SMALL and len(stage.products) == 1:
-        seen = screen(stage, signs)
+    if stage.work > SMALL:
+        seen = screen(stage, signs, room)
         if seen.conclusive and seen.ratio <= 1.0 and not seen.statistics.flagged(m * n):
             return Finding(name, kind, stage.terms, m * n, seen.ratio, None, seen.statistics, seen.scale)
     unit = float(np.ldexp(1.0, stage.exponent))

@@ -15,6 +15,24 @@ import numpy as np
 from ...parameters import Array
 from ...rounding.running import F64
 
+TINY = 2.0**-40
+"""Norms below this may have lost digits: half the exponents of float32 are gone by then."""
+
+
+class Room:
+    """Memory for products, kept from one to the next: fresh pages cost more than what is computed on them."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Array] = {}
+
+    def array(self, name: str, rows: int, like: Array) -> Array:
+        """An array (rows, columns of ``like``) of the dtype of ``like``, with any content."""
+        size = rows * like.shape[1]
+        held = self._held.get(name)
+        if held is None or held.size < size:
+            held = self._held[name] = np.empty(size, like.dtype)
+        return held[:size].reshape(rows, like.shape[1])
+
 
 class Matrix:
     """One witness, parameter or input (m, n), finite or not."""
@@ -24,8 +42,13 @@ class Matrix:
 
     @cached_property
     def exponent(self) -> int:
-        """The largest magnitude is below 2 to this; 0 for a matrix of zeros, or with an infinity or NaN."""
-        most = max(float(self.given.max()), -float(self.given.min()))
+        """Every magnitude is below 2 to this; 0 for a matrix of zeros, or with an infinity or NaN."""
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            # The 2-norm is quicker than the largest entry, and not below it but where its squares underflow.
+            flat = self.given.ravel(order="K")
+            most = float(np.sqrt(np.dot(flat, flat)))
+        if not TINY <= most < np.inf:
+            most = max(float(self.given.max()), -float(self.given.min()))
         return int(np.frexp(most)[1]) if np.isfinite(most) else 0
 
     @cached_property
@@ -60,10 +83,10 @@ class Product:
         a, b = getattr(self.left, form), getattr(self.right, form)
         return (a.T if self.left_transposed else a), (b.T if self.right_transposed else b)
 
-    def of(self, form: str) -> Array:
-        """A·B in one of the forms."""
+    def of(self, form: str, room: Room | None = None) -> Array:
+        """A·B in one of the forms; with ``room``, in memory that the next product of this form will use again."""
         a, b = self.operands(form)
-        return np.asarray(a @ b)
+        return np.asarray(a @ b if room is None else np.matmul(a, b, out=room.array(form, a.shape[0], b)))
 
     @property
     def exponent(self) -> int:

@@ -15,6 +15,7 @@ from ...parameters import Array
 from ...rounding import accumulated, unit_roundoff
 from ...rounding.running import F64
 from ...rounding.variance import ProductVariance, product_variance
+from .matrices import Room
 from .products import Linear
 from .statistics import SIGNS, Scale, Statistics
 
@@ -39,25 +40,28 @@ class Screened:
     conclusive: bool
 
 
-def screen(stage: Linear, signs: tuple[F64, F64]) -> Screened:
-    """The statistics of a stage with a single product, and an upper bound of its R."""
-    (product,) = stage.products
-    form = product_variance(product.shape[1], bias=stage.bias is not None)
+def screen(stage: Linear, signs: tuple[F64, F64], room: Room) -> Screened:
+    """The statistics of a product or of a sum of products without bias, and an upper bound of its R."""
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-        return _Blocks(stage, form, signs).screened()
+        return _Blocks(stage, signs, room).screened()
 
 
 class _Blocks:
     """Sums over the blocks of a stage, in units in which a rounding of 1 has variance 1."""
 
-    def __init__(self, stage: Linear, form: ProductVariance, signs: tuple[F64, F64]) -> None:
-        (product,) = stage.products
-        self.stage, self.form = stage, form
+    def __init__(self, stage: Linear, signs: tuple[F64, F64], room: Room) -> None:
+        self.stage = stage
         self.m, self.n = stage.claimed.shape
-        self.dtype = product.dtype
-        self.z = product.of("scaled")
-        self.w = product.of("squared")
-        self.shift = product.exponent - stage.exponent
+        self.dtype = stage.claimed.dtype
+        if len(stage.products) == 1:
+            (product,) = stage.products
+            self.form = product_variance(product.shape[1], bias=stage.bias is not None)
+            self.total = self.form.total
+            self.z, self.w = product.of("scaled", room), product.of("squared", room)
+            self.shift = product.exponent - stage.exponent
+        else:
+            self.z, self.shift = stage.z, 0
+            self._sum_of_products()
         self.bias = stage.scaled_bias
         self.unit = np.sqrt(3.0) / stage.u
         self.conclusive = bool((stage.lost * self.unit) ** 2 <= SMALLEST / 2.0**20)
@@ -70,6 +74,23 @@ class _Blocks:
         self.zz, self.all_w = 0.0, 0.0
         self.signed = np.zeros(SIGNS)
         self.entry, self.at = -1.0, (0, 0)
+
+    def _sum_of_products(self) -> None:
+        """Put what does not depend on the sum itself into w: the variances of the parts, and of adding them up."""
+        heads = len(self.stage.products)
+        w, self.total = np.zeros((self.m, self.n), self.dtype), 0.0
+        adding = (heads + 1) / 6.0 - 1.0 / heads
+        for product, part in zip(self.stage.products, self.stage.parts, strict=True):
+            form = product_variance(product.shape[1], bias=False)
+            self.total = max(self.total, form.total + adding)
+            narrow, q = part.astype(self.dtype), product.of("squared")
+            narrow *= narrow
+            narrow *= self.dtype.type(form.on_z + adding)
+            q *= self.dtype.type(form.on_q * 4.0 ** (product.exponent - self.stage.exponent))
+            w += q
+            w += narrow
+        self.w, self.form = w, ProductVariance(1.0, (heads + 1) / 3.0, 0.0)
+        self.total += self.form.on_z
 
     def screened(self) -> Screened:
         ones = np.ones(max(self.n, self.height), self.dtype)
@@ -145,5 +166,7 @@ class _Blocks:
             scale = Scale(
                 float(self.rz.sum()) / self.zz / self.unit, float(np.sqrt(self.zzw.sum())) / self.zz / self.unit
             )
-        sharpest = accumulated(k, self.stage.p.u) / self.stage.u * np.sqrt(3.0 / self.form.total)
+        # Of a sum of products each meets at least the roundings of the shortest.
+        fewest = min(product.shape[1] for product in self.stage.products) + int(self.bias is not None)
+        sharpest = accumulated(fewest, self.stage.p.u) / self.stage.u * np.sqrt(3.0 / self.total)
         return Screened(found, scale, found.entry / float(sharpest), self.at, self.conclusive)

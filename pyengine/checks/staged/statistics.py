@@ -118,7 +118,8 @@ def scale(errors: Errors) -> Scale:
 def sign_vectors(seed: int, stage: int, m: int, n: int) -> tuple[F64, F64]:
     """The random ±1 vectors of a stage, (SIGNS, m) and (SIGNS, n)."""
     rng = np.random.default_rng([seed, stage])
-    return rng.choice([-1.0, 1.0], (SIGNS, m)), rng.choice([-1.0, 1.0], (SIGNS, n))
+    rows, columns = (rng.integers(0, 2, (SIGNS, size), np.int8) * 2.0 - 1.0 for size in (m, n))
+    return rows.astype(np.float64), columns.astype(np.float64)
 
 
 def _in_sigmas(size: F64, variance: F64) -> F64:
