@@ -4,7 +4,7 @@ are worst cases.
 Model: every rounding changes x by x·δ, δ of mean zero, uncorrelated with what came before, and at most of variance
 u²/3, that of the uniform distribution on ±u; sums add their terms one by one in a random order. Under this model the
 errors of a stage are sums of martingale differences, so that few of them lie beyond a few σ = √V (Higham & Mary 2019;
-Ipsen & Zhou 2020). docs/tolerances.md, section 6, derives every line and says what is assumed.
+Ipsen & Zhou 2020). docs/tolerances.md, section 9, derives every line and says what is assumed.
 
 V is an envelope and no bound: constant data breaks it, which is why the check replays what V would refuse. It is linear
 in what it is given, so that callers may scale operands by powers of two.
