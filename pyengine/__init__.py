@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import oracle, reference, rounding
+    from . import oracle, reference, rounding, testing
     from .activations import ELU, GELU, Activation, GELUTanh, LeakyReLU, Linear, ReLU, Sigmoid, SiLU, Softplus, Tanh
     from .checks.staged.witnesses import Backward, Witnesses
     from .engine import Network
@@ -26,7 +26,7 @@ __version__ = "0.1.0"  # the build reads this line
 # Where each public name lives. A name is imported when it is first used: `import pyengine` is then free, and does not
 # even import NumPy.
 _HOMES = {
-    "": ("oracle", "reference", "rounding"),
+    "": ("oracle", "reference", "rounding", "testing"),
     "activations": (
         *("ELU", "GELU", "Activation", "GELUTanh", "LeakyReLU", "Linear", "ReLU", "SiLU", "Sigmoid", "Softplus"),
         "Tanh",
@@ -84,6 +84,7 @@ __all__ = [
     "reference",
     "rounding",
     "set_num_threads",
+    "testing",
     "verify_gradients",
     "verify_witnesses",
 ]

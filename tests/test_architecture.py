@@ -42,6 +42,7 @@ ORDER = (
     "verify_staged",
     "adapters",
     "digits",
+    "expectations",
     "testing",
     "pytest_plugin",
     "selftest",
