@@ -61,8 +61,8 @@ def product_variance(k: int, *, bias: bool) -> ProductVariance:
     The n = k + [bias] terms are rounded (Q) and added in a random order, which costs (n + 1)/6·Q + (n + 1)/3·Z²; the
     order of the bias is not random in most implementations, hence Z0².
 
-    >>> product_variance(5, bias=False)
-    ProductVariance(on_q=2.0, on_z=2.6666666666666665, on_z0=0.0)
+    >>> product_variance(5, bias=True)
+    ProductVariance(on_q=2.1666666666666665, on_z=3.0, on_z0=1.0)
     """
     n = k + int(bias)
     return ProductVariance((n + 1) / 6.0 + 1.0, n / 3.0 + 1.0, float(bias))
@@ -158,7 +158,7 @@ def largest_of(entries: int, alpha: float) -> float:
 
     Azuma's inequality with a union bound; √3, because u²/3 is the variance of a rounding that is at most u.
 
-    >>> 12.0 < largest_of(1000, 1e-9) < 13.0
+    >>> 13.0 < largest_of(1000, 1e-9) < 13.1
     True
     """
     return math.sqrt(3.0) * math.sqrt(2.0 * math.log(2.0 * max(entries, 1) / alpha))
