@@ -13,7 +13,7 @@ import pyengine as pe
 from pyengine.checks.staged.loss_stage import derivative
 from pyengine.checks.staged.matrices import Matrix, Product, Room
 from pyengine.checks.staged.products import Linear
-from pyengine.checks.staged.screen import screen
+from pyengine.checks.staged.screen import STRIDE, screen
 from pyengine.checks.staged.statistics import ALPHA, PROJECTED, Errors, measured, sign_vectors
 from pyengine.rounding import precision, unit_roundoff
 from pyengine.rounding.variance import heads_variance, largest_of, loss_variance, product_variance, sum_variance
@@ -137,11 +137,12 @@ def test_the_quick_look_sees_what_the_exact_evaluation_sees(bias: bool, rng: np.
         signs = sign_vectors(0, 1, 300, 170)
         seen, exact = screen(stage, signs, Room()), measured(stage.errors, signs)
         assert seen.conclusive
-        assert bool(seen.statistics.flagged(51000)) == bool(exact.flagged(51000)) == (factor != 1.0)
+        assert bool(exact.flagged(51000)) == (factor != 1.0)
+        assert bool(seen.statistics.flagged(51000)) == (factor != 1.0)
         for name, value in exact.items().items():
-            # The quick look adds its own rounding errors, so it is never below, and far from doubling a limit.
+            # The quick look adds its own rounding errors and sums a part of Q, so it is never below.
             assert value <= seen.statistics.items()[name] * (1 + unit_roundoff("float64") / U)
-            assert seen.statistics.items()[name] <= value + PROJECTED / 4
+            assert seen.statistics.items()[name] <= np.sqrt(STRIDE) * value + PROJECTED / 4
         most = float((np.abs(stage.residual) / stage.bound).max())
         assert most <= seen.ratio
 
@@ -158,7 +159,7 @@ def test_the_quick_look_at_a_sum_of_heads_agrees_too() -> None:
     signs = sign_vectors(0, 1, *stage.claimed.shape)
     seen, exact = screen(stage, signs, Room()), measured(stage.errors, signs)
     for name, value in exact.items().items():
-        assert value <= seen.statistics.items()[name] <= value + PROJECTED / 4
+        assert value <= seen.statistics.items()[name] <= np.sqrt(STRIDE) * value + PROJECTED / 4
     assert float((np.abs(stage.residual) / stage.bound).max()) <= seen.ratio
 
 

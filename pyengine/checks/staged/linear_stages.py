@@ -80,8 +80,10 @@ def judge_sum(name: str, claimed: Array, terms: Array, p: Precision, u: float, s
     wide = terms.astype(np.float64)
     count = terms.shape[0]
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-        z, q = wide.sum(axis=0), (wide * wide).sum(axis=0)
-        ratio, worst = largest_ratio(claimed, z, sum_bound(np.abs(wide).sum(axis=0), count, p))
+        ones = np.ones(count)
+        z, size = wide.sum(axis=0), ones @ np.abs(wide)
+        q = ones @ np.multiply(wide, wide, out=wide)
+        ratio, worst = largest_ratio(claimed, z, sum_bound(size, count, p))
         lost = 2.0 * count * p.smallest_normal if p.flush_to_zero else 0.0
         errors = Errors((claimed - z)[None], z[None], (sum_variance(z, q, count, u) + lost**2)[None], lost)
 

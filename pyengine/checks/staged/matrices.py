@@ -61,13 +61,6 @@ class Matrix:
         """In float64, divided by 2^exponent."""
         return np.asarray(np.ldexp(self.given, -self.exponent, dtype=np.float64))
 
-    @cached_property
-    def squared(self) -> Array:
-        """Squares in the dtype of the witness, divided by 4^exponent."""
-        with np.errstate(under="ignore", over="ignore", invalid="ignore"):
-            scaled = self.given * self.given.dtype.type(2.0**-self.exponent)
-            return np.asarray(np.multiply(scaled, scaled, out=scaled))
-
 
 @dataclass(frozen=True, eq=False)
 class Product:
@@ -88,6 +81,12 @@ class Product:
         a, b = self.operands(form)
         return np.asarray(a @ b if room is None else np.matmul(a, b, out=room.array(form, a.shape[0], b)))
 
+    def squared(self, stride: int, room: Room) -> Array:
+        """Σ a²b² over every ``stride``-th term, in the dtype of the witness, divided by 4^exponent."""
+        a, b = self.operands("given")
+        some_a, some_b = _squares(a[:, ::stride], self.left.exponent), _squares(b[::stride], self.right.exponent)
+        return np.asarray(np.matmul(some_a, some_b, out=room.array("squared", a.shape[0], some_b)))
+
     @property
     def exponent(self) -> int:
         """What :meth:`of` is divided by, for ``"scaled"``, as a power of two."""
@@ -102,3 +101,9 @@ class Product:
     @property
     def dtype(self) -> np.dtype[Any]:
         return self.left.given.dtype
+
+
+def _squares(a: Array, exponent: int) -> Array:
+    scaled = a * a.dtype.type(2.0**-exponent)
+    scaled *= scaled
+    return np.asarray(scaled)

@@ -72,14 +72,30 @@ class Linear:
     @cached_property
     def variance(self) -> F64:
         """V in float64, with the square of what underflow may take."""
-        v = heads_variance(self.parts, self.z, self.u)
-        for product, part in zip(self.products, self.parts, strict=True):
+        squares = []
+        for product in self.products:
             a, b = product.operands("scaled")
-            q = self._rescaled((a * a) @ (b * b), product, 2)
-            form = product_variance(product.shape[1], bias=self.scaled_bias is not None)
+            squares.append(self._rescaled((a * a) @ (b * b), product, 2))
+        return self._variance(squares, self.parts, self.scaled_bias)
+
+    def variance_at(self, rows: Array, columns: Array) -> F64:
+        """V of some entries, given by their rows and columns (count,): the same without the whole of it."""
+        squares, parts = [], []
+        for product in self.products:
+            a, b = product.operands("scaled")
+            terms = a[rows] * b[:, columns].T
+            parts.append(self._rescaled(terms.sum(axis=1), product, 1))
+            squares.append(self._rescaled((terms * terms).sum(axis=1), product, 2))
+        return self._variance(squares, parts, None if self.scaled_bias is None else self.scaled_bias[columns])
+
+    def _variance(self, squares: list[F64], parts: list[F64], bias: F64 | None) -> F64:
+        total = np.sum(parts, axis=0)
+        v = heads_variance(parts, total, self.u)
+        for product, q, part in zip(self.products, squares, parts, strict=True):
+            form = product_variance(product.shape[1], bias=bias is not None)
             whole = part
-            if self.scaled_bias is not None:
-                q, whole = q + self.scaled_bias**2, part + self.scaled_bias
+            if bias is not None:
+                q, whole = q + bias**2, part + bias
             v = v + self.u * self.u / 3.0 * (form.on_q * q + form.on_z * whole**2 + form.on_z0 * part**2)
         return np.asarray(v + self.lost**2)
 

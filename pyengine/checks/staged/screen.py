@@ -1,7 +1,8 @@
 """A quick look at a large product: its statistics in float32, block by block, in one pass over the memory.
 
-Only Z is in float64. The rounding errors of this look are added to its statistics before they are compared, so what it
-passes the exact evaluation would pass. The rigorous bound needs no product of its own: V ≤ (u²/3)·total·S² (see
+Only Z is in float64, and Q is summed over a part of its terms: a smaller V makes every statistic larger. The rounding
+errors of this look are added to its statistics before they are compared, so what it passes the exact evaluation would
+pass. The rigorous bound needs no product of its own: V ≤ (u²/3)·total·S² (see
 :class:`ProductVariance`), so S ≥ √(3V/(u²·total)), and |r| ≤ τ follows from |r|/√V.
 """
 
@@ -14,13 +15,22 @@ import numpy as np
 from ...parameters import Array
 from ...rounding import accumulated, unit_roundoff
 from ...rounding.running import F64
-from ...rounding.variance import ProductVariance, product_variance
-from .matrices import Room
+from ...rounding.variance import ProductVariance, largest_of, product_variance
+from .matrices import Product, Room
 from .products import Linear
-from .statistics import SIGNS, Scale, Statistics
+from .statistics import ALPHA, SIGNS, Scale, Statistics
 
 BLOCK = 1 << 15
 """Entries of a block: what it needs stays in the cache."""
+
+STRIDE = 4
+"""Every how many terms of a long product enter Q. Correct errors are below a third of the limits as a rule."""
+
+LONG = 64
+"""Products of fewer terms enter Q whole."""
+
+FEW = 1024
+"""How many entries are evaluated once more, with all of their Q, before the quick look gives up."""
 
 SMALLEST = 2.0**-100
 """Variances below this, of matrices of numbers below 1, may have lost digits to underflow in float32."""
@@ -53,15 +63,16 @@ class _Blocks:
         self.stage = stage
         self.m, self.n = stage.claimed.shape
         self.dtype = stage.claimed.dtype
+        self.stride = max(self._stride(product) for product in stage.products)
         if len(stage.products) == 1:
             (product,) = stage.products
             self.form = product_variance(product.shape[1], bias=stage.bias is not None)
             self.total = self.form.total
-            self.z, self.w = product.of("scaled", room), product.of("squared", room)
+            self.z, self.w = product.of("scaled", room), product.squared(self._stride(product), room)
             self.shift = product.exponent - stage.exponent
         else:
             self.z, self.shift = stage.z, 0
-            self._sum_of_products()
+            self._sum_of_products(room)
         self.bias = stage.scaled_bias
         self.unit = np.sqrt(3.0) / stage.u
         self.conclusive = bool((stage.lost * self.unit) ** 2 <= SMALLEST / 2.0**20)
@@ -71,11 +82,18 @@ class _Blocks:
         self.wide = np.empty((self.height, self.n))
         self.rz, self.zzw = np.zeros(self.m), np.zeros(self.m)
         self.rz_columns, self.zzw_columns = np.zeros(self.n), np.zeros(self.n)
-        self.zz, self.all_w = 0.0, 0.0
+        self.zz, self.rr = np.zeros(self.m), np.zeros(self.m)
+        self.zz_columns, self.rr_columns = np.zeros(self.n), np.zeros(self.n)
+        self.all_w = 0.0
         self.signed = np.zeros(SIGNS)
         self.entry, self.at = -1.0, (0, 0)
+        self.most = largest_of(self.m * self.n, ALPHA) ** 2
 
-    def _sum_of_products(self) -> None:
+    @staticmethod
+    def _stride(product: Product) -> int:
+        return STRIDE if product.shape[1] >= LONG else 1
+
+    def _sum_of_products(self, room: Room) -> None:
         """Put what does not depend on the sum itself into w: the variances of the parts, and of adding them up."""
         heads = len(self.stage.products)
         w, self.total = np.zeros((self.m, self.n), self.dtype), 0.0
@@ -83,7 +101,7 @@ class _Blocks:
         for product, part in zip(self.stage.products, self.stage.parts, strict=True):
             form = product_variance(product.shape[1], bias=False)
             self.total = max(self.total, form.total + adding)
-            narrow, q = part.astype(self.dtype), product.of("squared")
+            narrow, q = part.astype(self.dtype), product.squared(self._stride(product), room)
             narrow *= narrow
             narrow *= self.dtype.type(form.on_z + adding)
             q *= self.dtype.type(form.on_q * 4.0 ** (product.exponent - self.stage.exponent))
@@ -119,11 +137,12 @@ class _Blocks:
         np.multiply(z, z, out=s)
         np.multiply(s, self.dtype.type(self.form.on_z), out=t)
         w += t
-        low = w < self.dtype.type(SMALLEST)
-        if low.any():
+        if not w.min() >= SMALLEST:
+            low = w < self.dtype.type(SMALLEST)
             self.conclusive = self.conclusive and not r[low].any()
             w[low] = SMALLEST
-        self.zz += float((s @ ones[: self.n]).sum(dtype=np.float64))
+        self.zz[rows] = s @ ones[: self.n]
+        self.zz_columns += ones[:count] @ s
         self.all_w += float((w @ ones[: self.n]).sum(dtype=np.float64))
         s *= w
         self.zzw[rows] = s @ ones[: self.n]
@@ -133,39 +152,51 @@ class _Blocks:
         self.rz_columns += ones[:count] @ t
         self.signed += (self.signs[0][:, rows] * (r @ right).T).sum(axis=1)
         np.multiply(r, r, out=t)
+        self.rr[rows] = t @ ones[: self.n]
+        self.rr_columns += ones[:count] @ t
         t /= w
         most = float(t.max())
+        if self.most < most < np.inf:
+            self._once_more(rows.start, r, t)
+            most = float(t.max())
         if not most <= self.entry:
             self.entry = most if most >= 0.0 else np.inf
             i, j = np.unravel_index(int(t.argmax()), t.shape)
             self.at = (int(i) + rows.start, int(j))
 
-    def _finished(self) -> Screened:
-        entry = float(np.sqrt(self.entry))
-        k, size = self.stage.terms, self.m * self.n
-        # V is off by k roundings of Q; a projection by those of its sums, each at most |r·z| ≤ entry·√V·|z| (Cauchy).
-        u = unit_roundoff(self.dtype)
-        grown = 1.0 + accumulated(k + 8, u)
-        off = accumulated(max(self.n, self.height) + 8, u) * np.sqrt(size) * entry
+    def _once_more(self, start: int, r: Array, t: Array) -> None:
+        """Entries beyond the limit may owe that to the missing terms of Q: a sparse operand leaves few of them."""
+        i, j = np.nonzero(t > self.most)
+        if i.size > FEW:
+            self.conclusive = False
+            return
+        t[i, j] = (r[i, j] / self.unit).astype(np.float64) ** 2 / self.stage.variance_at(i + start, j)
 
-        def projected(r: F64 | float, v: F64 | float) -> float:
-            top, spread = np.abs(np.atleast_1d(r)), np.sqrt(np.atleast_1d(v))
-            ratio = np.where(top == 0.0, 0.0, top / spread)
+    def _finished(self) -> Screened:
+        # V is off by k roundings of Q, a projection by those of its own sum: γ·Σ|r·z| ≤ γ·√(Σr²·Σz²) (Cauchy-Schwarz).
+        u = unit_roundoff(self.dtype)
+        grown = 1.0 + accumulated(self.stage.terms + 8, u)
+        gamma = accumulated(max(self.n, self.height) + 8, u)
+
+        def projected(r: F64, v: F64, rr: F64, zz: F64) -> float:
+            top = np.abs(r) + gamma * np.sqrt(rr * zz)
+            ratio = np.where(top == 0.0, 0.0, top / np.sqrt(v))
             return float(np.where(np.isnan(ratio), np.inf, ratio).max()) * grown
 
-        whole = projected(float(self.rz.sum()), float(self.zzw.sum()))
+        sums = (self.rz, self.zzw, self.rr, self.zz)
+        rz, zzw, rr, zz = (np.atleast_1d(part.sum()) for part in sums)
         found = Statistics(
-            entry=entry * grown,
-            whole=whole + off,
-            row=projected(self.rz, self.zzw) + off,
-            column=projected(self.rz_columns, self.zzw_columns) + off,
-            signs=projected(self.signed, np.full(SIGNS, self.all_w)) + off,
+            entry=float(np.sqrt(self.entry)) * grown,
+            whole=projected(rz, zzw, rr, zz),
+            row=projected(*sums),
+            column=projected(self.rz_columns, self.zzw_columns, self.rr_columns, self.zz_columns),
+            signs=projected(self.signed, np.full(SIGNS, self.all_w), rr, np.array([float(self.m * self.n)])),
         )
         scale = Scale(0.0, 0.0)
-        if self.zz > 0.0:
-            scale = Scale(
-                float(self.rz.sum()) / self.zz / self.unit, float(np.sqrt(self.zzw.sum())) / self.zz / self.unit
-            )
+        if zz[0] > 0.0:
+            # With the whole of Q the deviation is larger, by about this at most.
+            deviation = np.sqrt(self.stride * zzw[0])
+            scale = Scale(float(rz[0] / zz[0] / self.unit), float(deviation / zz[0] / self.unit))
         # Of a sum of products each meets at least the roundings of the shortest.
         fewest = min(product.shape[1] for product in self.stage.products) + int(self.bias is not None)
         sharpest = accumulated(fewest, self.stage.p.u) / self.stage.u * np.sqrt(3.0 / self.total)
