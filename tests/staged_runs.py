@@ -7,10 +7,12 @@ from typing import Any
 
 import frameworks
 import numpy as np
-from problems import Problem
+from problems import Problem, head_and_target
 
 import pyengine as pe
+from pyengine.activations import ACTIVATIONS
 from pyengine.batch import checked_batch
+from pyengine.losses import LOSSES
 
 Named = dict[str, Any]
 
@@ -157,6 +159,21 @@ def everyday(size: str, dtype: str = "float32", activation: str = "relu", seed: 
     }
     net = pe.Network(chosen.n_in, [pe.Dense(n, activation) for n in chosen.trunk], heads)
     return Problem(net, net.parameters(held.params), held.x, {"a": held.classes, "b": held.values})
+
+
+def deep(seed: int, dtype: str, widest: int = 200) -> Problem:
+    """A random network of 1 to 6 trunk layers and two heads; the seeds run through all activations and losses."""
+    rng = np.random.default_rng([seed, 6])
+    kinds, losses = list(ACTIVATIONS), list(LOSSES)
+    batch = int(rng.integers(1, widest))
+    trunk = [pe.Dense(int(rng.integers(1, widest)), kinds[(seed + 3 * i) % len(kinds)]) for i in range(1 + seed % 6)]
+    both = {f"head{k}": head_and_target(rng, dtype, batch, losses[(seed + k) % len(losses)]) for k in range(2)}
+    net = pe.Network(int(rng.integers(1, widest)), trunk, {name: head for name, (head, _) in both.items()})
+    params = net.init(seed, dtype)
+    params.flat[:] += 0.1 * rng.standard_normal(params.flat.size).astype(dtype)
+    x = rng.standard_normal((batch, net.n_in)).astype(dtype)
+    weights = rng.random(batch) + 0.01 if rng.random() < 0.5 else None
+    return Problem(net, params, x, {name: target for name, (_, target) in both.items()}, weights)
 
 
 def with_change(witnesses: pe.Witnesses, name: str, part: str, key: str, value: Any) -> pe.Witnesses:

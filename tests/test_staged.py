@@ -6,7 +6,7 @@ import json
 
 import pytest
 from problems import problem
-from staged_runs import verdict_of
+from staged_runs import deep, everyday, jax_witnesses, torch_witnesses, verdict_of
 
 from pyengine.checks.staged.recording import recorded
 
@@ -17,6 +17,35 @@ def test_numpy_witnesses_of_random_networks_are_certified(seed: int, dtype: str)
     report = verdict_of(given, recorded(*given))
     assert report, str(report)
     assert report.verdict == "CERTIFIED"
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_numpy_and_torch_witnesses_of_deep_networks_are_certified(seed: int, dtype: str) -> None:
+    given = deep(seed, dtype)
+    for witnesses in (recorded(*given), torch_witnesses(given)):
+        report = verdict_of(given, witnesses)
+        assert report.verdict == "CERTIFIED", report.answer
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_torch_witnesses_of_random_networks_are_certified(seed: int, dtype: str) -> None:
+    given = problem(seed, dtype)
+    report = verdict_of(given, torch_witnesses(given))
+    assert report.verdict == "CERTIFIED", report.answer
+
+
+@pytest.mark.parametrize("seed", range(0, 60, 6))
+def test_jax_witnesses_of_random_networks_are_certified(seed: int, dtype: str) -> None:
+    given = deep(seed // 6, dtype, widest=20) if seed % 12 else problem(seed // 6, dtype)
+    report = verdict_of(given, jax_witnesses(given), flush_to_zero=True)
+    assert report.verdict == "CERTIFIED", report.answer
+
+
+def test_numpy_and_torch_witnesses_of_large_layers_are_certified() -> None:
+    given = everyday("medium")
+    for witnesses in (recorded(*given), torch_witnesses(given)):
+        report = verdict_of(given, witnesses)
+        assert report.verdict == "CERTIFIED", report.answer
 
 
 def test_report_speaks_json_and_text() -> None:
