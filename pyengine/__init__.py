@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from .runtime import info, set_num_threads
     from .spec import Dense, Head
     from .verification import Verification
-    from .verify import explain_update, verify_gradients
+    from .verify_arrays import explain_update, verify_gradients
+    from .verify_model import verify
     from .verify_staged import StagedReport, verify_witnesses
 
 __version__ = "0.1.0"  # the build reads this line
@@ -42,7 +43,8 @@ _HOMES = {
     "spec": ("Dense", "Head"),
     "verify_staged": ("StagedReport", "verify_witnesses"),
     "verification": ("Verification",),
-    "verify": ("explain_update", "verify_gradients"),
+    "verify_arrays": ("explain_update", "verify_gradients"),
+    "verify_model": ("verify",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -85,6 +87,7 @@ __all__ = [
     "rounding",
     "set_num_threads",
     "testing",
+    "verify",
     "verify_gradients",
     "verify_witnesses",
 ]

@@ -21,7 +21,7 @@ from .expectations import ACTIVATION, SUM, Arithmetic, Expected, demand, product
 from .gradients import Gradients
 from .rounding import activation_bound, behaviour, gradient_bounds, precision, slope_bound, sum_bound
 from .rounding.formats import FORMATS, Format, format_of
-from .verify import verify_gradients
+from .verify_arrays import verify_gradients
 
 if TYPE_CHECKING:
     from .engine import Network

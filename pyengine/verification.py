@@ -14,12 +14,9 @@ if TYPE_CHECKING:
     from .checks.blackbox import Finding
     from .checks.combination import Combination
     from .checks.update import Update
+    from .verify_staged import StagedReport
 
-Verdict = Literal["CONSISTENT", "INCONSISTENT", "INCONCLUSIVE"]
-NOT_JUDGED = {
-    "ledger": "no reported losses were given",
-    "stages": "no witnesses were given, only final numbers",
-}
+Verdict = Literal["CONSISTENT", "INCONSISTENT", "INCONCLUSIVE", "CERTIFIED", "REFUTED", "REFUTED_STATISTICAL"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +24,8 @@ class Verification:
     """True if consistent; prints as a summary; ``combination`` and ``update`` are None where they were not judged.
 
     ``findings`` holds one black-box finding per gradient that was given. ``reach`` maps each loss to the parameters
-    that its gradient should touch and does not (``"detached"``), or should not and does (``"unexpected"``).
+    that its gradient should touch and does not (``"detached"``), or should not and does (``"unexpected"``). ``staged``
+    is the staged report where witnesses were at hand; ``native`` maps canonical parameter names to the framework's.
     """
 
     verdict: Verdict
@@ -37,10 +35,12 @@ class Verification:
     update: Update | None = None
     reach: dict[str, dict[str, str]] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    staged: StagedReport | None = None
+    native: dict[str, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
-        return self.verdict == "CONSISTENT"
+        return self.verdict in ("CONSISTENT", "CERTIFIED")
 
     def __bool__(self) -> bool:
         return self.ok
@@ -58,14 +58,19 @@ class Verification:
             "ok": self.ok,
             "answer": self.answer,
             "gradients": [_finding(f) for f in self.findings],
-            "parameters": [{"gradient": f.name, **_plain(vars(tensor))} for f in self.findings for tensor in f.tensors],
+            "parameters": [
+                {"gradient": f.name, "native": self.native.get(tensor.name), **_plain(vars(tensor))}
+                for f in self.findings
+                for tensor in f.tensors
+            ],
             "combination": None if self.combination is None else combination_data(self.combination),
             "update": None if self.update is None else update_data(self.update),
             "ledger": None,
             "reach": self.reach,
-            "stages": [],
+            "stages": [] if self.staged is None else self.staged.to_dict()["stages"],
             "not_judged": {
-                **NOT_JUDGED,
+                "ledger": "no reported losses were given",
+                **({} if self.staged else {"stages": "no witnesses were given, only final numbers"}),
                 **({} if self.combination else {"combination": "no summed gradient was given"}),
                 **({} if self.update else {"update": "no parameters before and after a step were given"}),
             },
@@ -112,6 +117,10 @@ class Verification:
                     f"{'  fits' if h.fits else ''}"
                 )
             lines.append(f"  {self.update.rule}: {self.update.reason}")
+        if self.staged is not None:
+            count, failed = len(self.staged.stages), self.staged.staged.failures
+            lines += ["", f"Stages: {count - len(failed)} of {count} hold; print(report.staged) shows them all"]
+            lines += [f"  {stage.name} ({stage.kind}): {stage.reason}" for stage in failed[:5]]
         for loss, touched in self.reach.items():
             lines += [f"  {loss} {how}: {name}" for name, how in touched.items()]
         if self.environment:

@@ -31,7 +31,9 @@ th, td { padding: .15rem .9rem .15rem 0; text-align: left; }
 th { font-weight: normal; opacity: .7; border-bottom: 1px solid; }
 pre { overflow-x: auto; font-size: 13px; }
 .verdict { font-weight: bold; padding: .1rem .6rem; border-radius: .3rem; color: white; }
-.CONSISTENT { background: #1a7f37; } .INCONSISTENT { background: #b42318; } .INCONCLUSIVE { background: #8a6100; }
+.CONSISTENT, .CERTIFIED { background: #1a7f37; }
+.INCONSISTENT, .REFUTED, .REFUTED_STATISTICAL { background: #b42318; }
+.INCONCLUSIVE { background: #8a6100; }
 </style>
 </head>
 <body>

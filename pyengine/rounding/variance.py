@@ -61,8 +61,8 @@ def product_variance(k: int, *, bias: bool) -> ProductVariance:
     The n = k + [bias] terms are rounded (Q) and added in a random order, which costs (n + 1)/6·Q + (n + 1)/3·Z²; the
     order of the bias is not random in most implementations, hence Z0².
 
-    >>> product_variance(5, bias=True)
-    ProductVariance(on_q=2.1666666666666665, on_z=3.0, on_z0=1.0)
+    >>> product_variance(11, bias=True)
+    ProductVariance(on_q=3.1666666666666665, on_z=5.0, on_z0=1.0)
     """
     n = k + int(bias)
     return ProductVariance((n + 1) / 6.0 + 1.0, n / 3.0 + 1.0, float(bias))

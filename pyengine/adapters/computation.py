@@ -1,0 +1,43 @@
+"""What a framework computed for one batch without stepping: gradients, and the numbers on the way if it shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..checks.staged.witnesses import Witnesses
+from ..engine import Network
+from ..parameters import Array, Parameters
+
+
+@dataclass(frozen=True, eq=False)
+class Computation:
+    """Canonical names and shapes; ``native`` maps canonical parameter names to the framework's own.
+
+    ``losses`` are the unweighted losses as the framework computed them; ``flush_to_zero`` tells whether it lets
+    subnormal numbers vanish; ``witnesses`` is None where it does not show what happens between the layers.
+    """
+
+    framework: str
+    network: Network
+    params: Parameters
+    x: Array
+    targets: dict[str, Array]
+    per_loss: dict[str, dict[str, Array]]
+    summed: dict[str, Array]
+    losses: dict[str, float]
+    native: dict[str, str]
+    sample_weight: Mapping[str, Array] | None = None
+    witnesses: Witnesses | None = None
+    flush_to_zero: bool = False
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def as_batch(given: Any) -> Array:
+    """A NumPy array of what a user hands to a model, among it tensors that need a gradient or live elsewhere."""
+    if hasattr(given, "detach"):
+        given = given.detach().cpu()
+    return np.asarray(given)

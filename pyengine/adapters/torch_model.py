@@ -1,0 +1,138 @@
+"""PyTorch: run a user's module once, keep every number between the layers, and differentiate each loss by autograd.
+
+Nothing in the model changes: no ``.grad`` is written and no optimizer steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..checks.staged.witnesses import Backward, Witnesses
+from ..engine import Network
+from ..errors import listing, sentence
+from ..parameters import Array
+from ..spec import Head
+from .computation import Computation, as_batch
+from .from_torch import load
+from .torch_graph import Place, chains, loss_of, shared_depth
+
+
+def compute(
+    model: Any, x: Any, targets: Mapping[str, Any], losses: Mapping[str, Any], loss_weights: Mapping[str, float]
+) -> Computation:
+    """Gradients of every loss and of their weighted sum, with witnesses. See :func:`pyengine.verify`."""
+    torch = load()
+    names = list(losses)
+    missing = [name for name in names if name not in targets]
+    if missing:
+        raise ValueError(
+            sentence("targets", got=f"lacks {listing(missing)}", expected=listing(names), remedy="Add the targets.")
+        )
+    traced = torch.fx.symbolic_trace(model)
+    found = chains(torch, traced, names)
+    depth = shared_depth(found)
+    places = {f"trunk.{i}": place for i, place in enumerate(next(iter(found.values()))[:depth])}
+    for name, chain in found.items():
+        places |= {f"heads.{name}.{i}": place for i, place in enumerate(chain[depth:])}
+    weights = {name: float(loss_weights.get(name, 1.0)) for name in names}
+    heads = {
+        name: Head([place.dense for place in chain[depth:]], loss_of(torch, name, losses[name]), weights[name])
+        for name, chain in found.items()
+    }
+    first = next(iter(found.values()))
+    network = Network(int(first[0].module.in_features), [place.dense for place in first[:depth]], heads)
+    tensors = _tensors(network, places)
+    frozen = [name for name, tensor in tensors.items() if not tensor.requires_grad]
+    if frozen:
+        raise ValueError(
+            sentence("model", got=f"has parameters without a gradient ({listing(frozen)})", expected="trainable layers",
+                     remedy="Call requires_grad_(True) on them for the check.")
+        )  # fmt: skip
+    params = network.parameters({name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()})
+
+    example = next(iter(tensors.values()))
+    inputs = torch.as_tensor(x, device=example.device)
+    wanted = {name: torch.as_tensor(targets[name], device=example.device) for name in names}
+    seen = _run(torch, traced, inputs)
+    values = {name: losses[name](seen[found[name][-1].h], wanted[name]) for name in names}
+    total = sum(weights[name] * value for name, value in values.items())
+    per_loss = {
+        name: _backward(torch, values[name], network.loss_layouts[name].names, tensors, places, seen) for name in names
+    }
+    summed = _backward(torch, total, network.layout.names, tensors, places, seen)
+    kept = {name: place for name, place in places.items() if seen[place.z] is not seen[place.h]}
+    return Computation(
+        framework="PyTorch",
+        network=network,
+        params=params,
+        x=as_batch(x),
+        targets={name: as_batch(targets[name]) for name in names},
+        per_loss={name: dict(one.gradient) for name, one in per_loss.items()},
+        summed=dict(summed.gradient),
+        losses={name: float(value.detach()) for name, value in values.items()},
+        native=_native(model, tensors),
+        witnesses=Witnesses(
+            z={name: _numpy(seen[place.z]) for name, place in kept.items()},
+            h={name: _numpy(seen[place.h]) for name, place in places.items()},
+            per_loss=per_loss,
+            summed=summed,
+        ),
+        versions={"torch": str(torch.__version__)},
+    )
+
+
+def _run(torch: Any, traced: Any, x: Any) -> dict[Any, Any]:
+    seen: dict[Any, Any] = {}
+
+    class Recorder(torch.fx.Interpreter):  # type: ignore[misc]
+        def run_node(self, node: Any) -> Any:
+            seen[node] = super().run_node(node)
+            return seen[node]
+
+        def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+            # An activation in place would overwrite z, which is a witness; on a copy it gives the same numbers.
+            if getattr(self.fetch_attr(target), "inplace", False):
+                args = (args[0].clone(), *args[1:])
+            return super().call_module(target, args, kwargs)
+
+    with torch.enable_grad():
+        Recorder(traced).run(x)
+    return seen
+
+
+def _backward(
+    torch: Any, value: Any, names: Any, tensors: Mapping[str, Any], places: Mapping[str, Place], seen: Mapping[Any, Any]
+) -> Backward:
+    """∂value/∂h, ∂value/∂z where they are two tensors, and the gradients; zeros for what the value does not reach."""
+    layers = [name for name in places if f"{name}.weight" in names]
+    separate = [name for name in layers if seen[places[name].z] is not seen[places[name].h]]
+    asked = [seen[places[name].h] for name in layers] + [seen[places[name].z] for name in separate]
+    asked += [tensors[name] for name in names]
+    found = torch.autograd.grad(value, asked, retain_graph=True, allow_unused=True)
+    arrays = [_numpy(torch.zeros_like(t) if g is None else g) for t, g in zip(asked, found, strict=True)]
+    middle = len(layers) + len(separate)
+    return Backward(
+        dict(zip(layers, arrays[: len(layers)], strict=True)),
+        dict(zip(separate, arrays[len(layers) : middle], strict=True)),
+        dict(zip(names, arrays[middle:], strict=True)),
+    )
+
+
+def _tensors(network: Network, places: Mapping[str, Place]) -> dict[str, Any]:
+    found = {}
+    for name in network.layout.names:
+        layer, _, kind = name.rpartition(".")
+        found[name] = getattr(places[layer].module, kind)
+    return found
+
+
+def _native(model: Any, tensors: Mapping[str, Any]) -> dict[str, str]:
+    paths = {id(parameter): path for path, parameter in model.named_parameters()}
+    return {name: paths[id(tensor)] for name, tensor in tensors.items()}
+
+
+def _numpy(tensor: Any) -> Array:
+    return np.asarray(tensor.detach().cpu().numpy())

@@ -1,0 +1,169 @@
+"""``verify``: a model as people have it, its gradients by its own framework, judged."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from .adapters.computation import Computation, as_batch
+from .engine import Network
+from .errors import sentence
+from .verification import Verification
+from .verify_arrays import verify_gradients
+from .verify_staged import verify_witnesses
+
+if TYPE_CHECKING:
+    from .parameters import Parameters
+
+Mode = Literal["auto", "staged", "blackbox"]
+
+
+def verify(
+    model: Any,
+    x: Any,
+    targets: Mapping[str, Any],
+    losses: Mapping[str, Any] | None = None,
+    loss_weights: Mapping[str, float] | None = None,
+    sample_weight: Any = None,
+    mode: Mode = "auto",
+    seed: int = 0,
+) -> Verification:
+    """Judge the gradients that a framework computes for a model and a batch. The model is not changed.
+
+    ``model`` is a ``torch.nn.Module`` of dense layers and known activations, with ``losses`` (output name -> loss
+    object; for outputs in a tuple, in its order) and optional ``loss_weights``; or a compiled ``keras.Model`` on any
+    backend, from which losses and weights are read; or ``(pe.Network, params)``, which judges the engine itself.
+    ``x`` is (batch, n_in); ``targets`` maps losses to classes (batch,) or values (batch, n_out). ``sample_weight`` is
+    for ``(pe.Network, params)`` alone.
+
+    ``mode="staged"`` judges every operation from the numbers around it (PyTorch): CERTIFIED, REFUTED,
+    REFUTED_STATISTICAL. ``"blackbox"`` judges final gradients: CONSISTENT, INCONSISTENT, INCONCLUSIVE. ``"auto"`` is
+    staged where the numbers can be had. Both report the combination.
+
+    Raises ``TypeError`` for another kind of model and ``ValueError`` for a layer, loss or mode that is not known; the
+    message names it.
+
+    >>> import numpy as np, pyengine as pe
+    >>> net = pe.Network(n_in=3, trunk=[pe.Dense(4, "tanh")], heads={"a": pe.Head([pe.Dense(1)], loss="mse")})
+    >>> x, t = np.eye(3, dtype="float32"), {"a": np.ones((3, 1), "float32")}
+    >>> bool(pe.verify((net, net.init(seed=0)), x, t))
+    True
+    """
+    if mode not in ("auto", "staged", "blackbox"):
+        raise ValueError(
+            sentence("mode", got=f"is {mode!r}", expected='"auto", "staged" or "blackbox"', remedy="Use one of these.")
+        )
+    if not isinstance(targets, Mapping):
+        raise TypeError(
+            sentence("targets", got=f"is {type(targets).__name__}", expected="losses -> arrays", remedy="Pass a dict.")
+        )
+    done = _computed(model, x, targets, losses, loss_weights, sample_weight)
+    if mode == "staged" and done.witnesses is None:
+        raise ValueError(
+            sentence(
+                "mode",
+                got=f"is 'staged' for {done.framework}",
+                expected="a framework that shows the numbers between its layers",
+                remedy='Use mode="blackbox".',
+            )
+        )
+    report = verify_gradients(
+        done.network,
+        done.params,
+        done.x,
+        done.targets,
+        done.sample_weight,
+        per_loss=done.per_loss,
+        summed=done.summed,
+        flush_to_zero=done.flush_to_zero,
+        seed=seed,
+    )
+    environment = {**report.environment, **done.versions}
+    report = replace(report, native=done.native, environment=environment, answer=f"{done.framework}: {report.answer}")
+    if mode == "blackbox" or done.witnesses is None:
+        return report
+    staged = verify_witnesses(
+        done.network,
+        done.params,
+        done.x,
+        done.targets,
+        done.witnesses,
+        done.sample_weight,
+        flush_to_zero=done.flush_to_zero,
+        seed=seed,
+    )
+    if staged.verdict == "INCONCLUSIVE" or (staged.ok and report.verdict == "INCONSISTENT"):
+        return replace(report, staged=staged)
+    return replace(report, verdict=staged.verdict, answer=f"{done.framework}: {staged.answer}", staged=staged)
+
+
+def _computed(
+    model: Any, x: Any, targets: Mapping[str, Any], losses: Any, loss_weights: Any, sample_weight: Any
+) -> Computation:
+    if isinstance(model, tuple) and len(model) == 2 and isinstance(model[0], Network):
+        return _by_engine(*model, x, targets, sample_weight)
+    kind = _kind(model)
+    if kind is None:
+        raise TypeError(
+            sentence(
+                "model",
+                got=f"is of type {type(model).__name__}",
+                expected="a torch.nn.Module, a compiled keras.Model or (pe.Network, params)",
+                remedy="For anything else, pass final gradients to verify_gradients.",
+            )
+        )
+    if sample_weight is not None:
+        raise ValueError(
+            sentence("sample_weight", got="is given", expected="None for a framework's model",
+                     remedy="Weights of samples are known for (pe.Network, params) alone.")
+        )  # fmt: skip
+    if kind == "keras":
+        from .adapters import keras_model
+
+        if losses is not None or loss_weights is not None:
+            raise ValueError(
+                sentence("losses", got="is given for a Keras model", expected="None",
+                         remedy="They are read from model.compile(...).")
+            )  # fmt: skip
+        return keras_model.compute(model, x, targets)
+    from .adapters import torch_model
+
+    if not isinstance(losses, Mapping) or not losses:
+        raise ValueError(
+            sentence("losses", got="is missing", expected="output name -> loss object",
+                     remedy='Pass losses={"name": torch.nn.MSELoss(), ...}.')
+        )  # fmt: skip
+    return torch_model.compute(model, x, targets, losses, loss_weights or {})
+
+
+def _kind(model: Any) -> str | None:
+    """Which framework the model is of; none is imported that the user did not bring."""
+    keras, torch = sys.modules.get("keras"), sys.modules.get("torch")
+    # On the PyTorch backend a Keras model is a module too: Keras is asked first.
+    if keras is not None and isinstance(model, keras.Model):
+        return "keras"
+    if torch is not None and isinstance(model, torch.nn.Module):
+        return "torch"
+    return None
+
+
+def _by_engine(
+    network: Network, params: Parameters, x: Any, targets: Mapping[str, Any], sample_weight: Any
+) -> Computation:
+    found = network.gradients(params, x, targets, sample_weight)
+    return Computation(
+        framework="the engine",
+        network=network,
+        params=network.parameters(params),
+        x=as_batch(x),
+        targets={name: np.asarray(target) for name, target in targets.items()},
+        per_loss={name: dict(gradient) for name, gradient in found.per_loss.items()},
+        summed=dict(found.summed),
+        losses=dict(found.losses),
+        native={},
+        sample_weight=sample_weight,
+    )

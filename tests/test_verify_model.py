@@ -1,0 +1,178 @@
+"""``pe.verify`` on the models that people have: PyTorch modules, Keras on every backend, the engine itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from refusals import refused
+from test_verify_gradients import shared_two
+
+import pyengine as pe
+
+torch = pytest.importorskip("torch")
+nn = torch.nn
+
+
+class Shared(nn.Module):  # type: ignore[misc, name-defined]
+    """A trunk with two heads, written as people write it; ``wrong`` plants what they get wrong."""
+
+    def __init__(self, act: Any = None, wrong: str = "", dtype: Any = None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(12, 24), nn.Linear(24, 16, bias=False)
+        self.act = act if act is not None else nn.ReLU()
+        self.digit = nn.Linear(16, 10)
+        self.ink = nn.Sequential(nn.Linear(16, 8), nn.GELU(), nn.Linear(8, 2))
+        self.wrong = wrong
+        self.to(dtype or torch.float32)
+
+    def forward(self, x: Any) -> Any:
+        h = torch.tanh(self.second(self.act(self.first(x))))
+        return {"digit": self.digit(h), "ink": self.ink(h.detach() if self.wrong == "detached" else h)}
+
+
+LOSSES = {"digit": nn.CrossEntropyLoss(), "ink": nn.MSELoss()}
+
+
+def batch(dtype: Any = None) -> tuple[Any, dict[str, Any]]:
+    torch.manual_seed(1)
+    x, y = torch.randn(64, 12), torch.randn(64, 2)
+    kind = dtype or torch.float32
+    return x.to(kind), {"digit": torch.randint(0, 10, (64,)), "ink": y.to(kind)}
+
+
+@pytest.mark.parametrize(
+    "act",
+    [nn.ReLU(), nn.ReLU(inplace=True), nn.LeakyReLU(0.2), nn.ELU(), nn.Tanh(), nn.Sigmoid(), nn.Softplus(), nn.SiLU(),
+     nn.GELU(), nn.GELU(approximate="tanh"), nn.Identity()],
+    ids=repr,
+)  # fmt: skip
+def test_torch_module_is_certified(act: Any) -> None:
+    report = pe.verify(Shared(act), *batch(), losses=LOSSES, loss_weights={"ink": 0.5})
+    assert report.verdict == "CERTIFIED", report
+    assert report
+    assert report.combination is not None
+    assert report.combination.verdict == "summed"
+    assert [a.configured for a in report.combination.alpha.values()] == [1.0, 0.5]
+    data = json.loads(report.to_json())
+    assert len(data["stages"]) > 20
+    assert {p["native"] for p in data["parameters"]} >= {"first.weight", "ink.2.bias"}
+
+
+def test_torch_in_float64_is_certified() -> None:
+    report = pe.verify(Shared(dtype=torch.float64), *batch(torch.float64), losses=LOSSES)
+    assert report.verdict == "CERTIFIED", report
+
+
+@pytest.mark.parametrize(
+    ("loss", "target"),
+    [
+        (nn.L1Loss(), torch.zeros(64, 2)),
+        (nn.HuberLoss(delta=0.3), torch.zeros(64, 2)),
+        (nn.SmoothL1Loss(), torch.zeros(64, 2)),
+        (nn.BCEWithLogitsLoss(), torch.ones(64, 2)),
+        (nn.MSELoss(reduction="sum"), torch.zeros(64, 2)),
+    ],
+    ids=repr,
+)
+def test_torch_losses_are_certified(loss: Any, target: Any) -> None:
+    x, targets = batch()
+    report = pe.verify(Shared(), x, {**targets, "ink": target}, losses={**LOSSES, "ink": loss})
+    assert report.verdict == "CERTIFIED", report
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = Shared()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    pe.verify(model, *batch(), losses=LOSSES)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_outputs_in_a_tuple_take_the_order_of_the_losses() -> None:
+    class Pair(Shared):
+        def forward(self, x: Any) -> Any:
+            return tuple(super().forward(x).values())
+
+    assert pe.verify(Pair(), *batch(), losses=LOSSES).verdict == "CERTIFIED"
+
+
+def test_a_detached_loss_is_refuted_and_named() -> None:
+    report = pe.verify(Shared(wrong="detached"), *batch(), losses=LOSSES)
+    assert not report
+    assert set(report.reach["per_loss['ink']"].values()) == {"detached"}
+    assert report.combination is not None
+    assert report.combination.verdict == "missing loss"
+
+
+def test_a_wrong_backward_pass_is_refuted() -> None:
+    model = Shared()
+    model.second.register_full_backward_hook(lambda _m, given, _out: tuple(g * 1.00001 for g in given))
+    report = pe.verify(model, *batch(), losses=LOSSES)
+    assert report.verdict in {"REFUTED", "REFUTED_STATISTICAL", "INCONSISTENT"}, report
+
+
+def test_what_the_engine_does_not_know_is_refused_by_name() -> None:
+    x, targets = batch()
+    model = Shared(nn.BatchNorm1d(24))
+    refused(lambda: pe.verify(model, x, targets, losses=LOSSES), ValueError, "model", "BatchNorm1d at 'act'", "Linear")
+    weighted = {**LOSSES, "digit": nn.CrossEntropyLoss(weight=torch.ones(10))}
+    refused(lambda: pe.verify(Shared(), x, targets, losses=weighted), ValueError, "losses['digit']", "with weights")
+    refused(lambda: pe.verify(Shared(), x, targets), ValueError, "losses", "missing", "loss object")
+    refused(lambda: pe.verify(object(), x, targets), TypeError, "model", "object", "torch.nn.Module")
+    refused(lambda: pe.verify(Shared(), x, targets, losses=LOSSES, mode="fast"), ValueError, "mode", "'fast'")  # type: ignore[arg-type]
+    other = {"digit": LOSSES["digit"], "colour": LOSSES["ink"]}
+    refused(lambda: pe.verify(Shared(), x, {**targets, "colour": x}, losses=other), ValueError, "losses", "colour")
+
+
+def test_the_engine_itself_is_consistent() -> None:
+    given = shared_two()
+    report = pe.verify((given.net, given.params), given.x, given.targets)
+    assert report.verdict == "CONSISTENT"
+    refused(
+        lambda: pe.verify((given.net, given.params), given.x, given.targets, mode="staged"),
+        ValueError, "mode", "'staged' for the engine",
+    )  # fmt: skip
+
+
+KERAS = """
+import json, keras, numpy as np, pyengine as pe
+keras.utils.set_random_seed(0)
+pixels = keras.Input((12,))
+h = keras.layers.Dense(24, activation="relu", name="one")(pixels)
+h = keras.layers.Dense(16, activation="tanh", name="two")(h)
+digit = keras.layers.Dense(10, activation="softmax", name="digit")(h)
+ink = keras.layers.Dense(2, name="ink")(h)
+model = keras.Model(pixels, [digit, ink])
+model.compile("adam", loss=["categorical_crossentropy", "mse"], loss_weights=[1.0, 0.5])
+rng = np.random.default_rng(0)
+x = rng.normal(size=(64, 12)).astype("f4")
+t = {"digit": rng.integers(0, 10, 64), "ink": rng.normal(size=(64, 2)).astype("f4")}
+before = [w.copy() for w in model.get_weights()]
+report = pe.verify(model, x, t)
+same = all((a == b).all() for a, b in zip(before, model.get_weights()))
+data = json.loads(report.to_json())
+native = data["parameters"][0]["native"]
+backend = data["environment"]["backend"]
+print(json.dumps([report.verdict, report.combination.verdict, same, backend, native, str(report)]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_keras_sums_on_every_backend(backend: str) -> None:
+    pytest.importorskip("keras")
+    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(
+        [sys.executable, "-c", KERAS], capture_output=True, text=True, env=environment, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    verdict, combination, same, named, native, text = json.loads(done.stdout.splitlines()[-1])
+    assert (verdict, combination, same) == ("CONSISTENT", "summed", True), text
+    assert named.startswith(backend)
+    assert "one/kernel" in native
