@@ -183,7 +183,7 @@ class _Walk:
         if claimed is None or dz is None:
             self.unjudged.append(where)
         else:
-            self.stages.append(judge_sum(where, claimed, dz, self.p, self.u, self.seed, len(self.stages)))
+            self.stages.append(judge_sum(where, claimed, self.matrix(dz), self.p, self.u, self.seed, len(self.stages)))
 
     def _input_gradient(self, path: str, one: Backward, layer: Layer, into: list[tuple[Layer, Array | None]]) -> None:
         """Judge ∂L/∂h of a layer from the dz of the layers that it feeds."""

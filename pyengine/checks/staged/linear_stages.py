@@ -12,7 +12,7 @@ from ...rounding.running import F64
 from ...rounding.variance import sum_variance
 from .elementwise import largest_ratio
 from .finding import Finding, Kind
-from .matrices import Room
+from .matrices import Matrix, Room
 from .products import Linear
 from .screen import screen
 from .statistics import REPLAYED, Errors, measured, scale, sign_vectors
@@ -75,14 +75,15 @@ def judged(
     )
 
 
-def judge_sum(name: str, claimed: Array, terms: Array, p: Precision, u: float, seed: int, number: int) -> Finding:
+def judge_sum(name: str, claimed: Array, dz: Matrix, p: Precision, u: float, seed: int, number: int) -> Finding:
     """Judge db = Σ over the batch of dz (batch, n)."""
-    wide = terms.astype(np.float64)
+    terms, unit = dz.given, float(np.ldexp(1.0, dz.exponent))
     count = terms.shape[0]
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
         ones = np.ones(count)
-        z, size = wide.sum(axis=0), ones @ np.abs(wide)
-        q = ones @ np.multiply(wide, wide, out=wide)
+        z, work = unit * (ones @ dz.scaled), np.abs(dz.scaled)
+        size = unit * (ones @ work)
+        q = unit * unit * (ones @ np.multiply(work, work, out=work))
         ratio, worst = largest_ratio(claimed, z, sum_bound(size, count, p))
         lost = 2.0 * count * p.smallest_normal if p.flush_to_zero else 0.0
         errors = Errors((claimed - z)[None], z[None], (sum_variance(z, q, count, u) + lost**2)[None], lost)
