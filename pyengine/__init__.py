@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .errors import GradientMismatch
     from .gradients import Gradients
     from .losses import MAE, MSE, BinaryCrossEntropy, ClippedCrossEntropy, Huber, Loss, SoftmaxCrossEntropy
-    from .optimizers import SGD, Adam
+    from .optimizers import SGD, Adam, AdamW, RMSprop
     from .parameters import Parameters
     from .runtime import info, set_num_threads
     from .spec import Dense, Head
@@ -37,7 +37,7 @@ _HOMES = {
     "errors": ("GradientMismatch",),
     "gradients": ("Gradients",),
     "losses": ("MAE", "MSE", "BinaryCrossEntropy", "ClippedCrossEntropy", "Huber", "Loss", "SoftmaxCrossEntropy"),
-    "optimizers": ("SGD", "Adam"),
+    "optimizers": ("SGD", "Adam", "AdamW", "RMSprop"),
     "parameters": ("Parameters",),
     "runtime": ("info", "set_num_threads"),
     "spec": ("Dense", "Head"),
@@ -56,6 +56,7 @@ __all__ = [
     "SGD",
     "Activation",
     "Adam",
+    "AdamW",
     "Backward",
     "BinaryCrossEntropy",
     "ClippedCrossEntropy",
@@ -70,6 +71,7 @@ __all__ = [
     "Loss",
     "Network",
     "Parameters",
+    "RMSprop",
     "ReLU",
     "SiLU",
     "Sigmoid",

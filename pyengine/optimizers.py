@@ -88,15 +88,7 @@ class Adam:
         _require("beta_1", self.beta_1, 0.0, 1.0)
         _require("beta_2", self.beta_2, 0.0, 1.0)
         _require("epsilon", self.epsilon, 0.0, math.inf)
-        if self.style not in ("keras", "torch"):
-            raise ValueError(
-                sentence(
-                    "style",
-                    got=f"is {self.style!r}",
-                    expected='"keras" or "torch"',
-                    remedy="They place epsilon differently.",
-                )
-            )
+        _require_style(self.style)
 
     def start(self, parameters: npt.ArrayLike) -> State:
         """The state before the first step: both moments zero."""
@@ -146,6 +138,124 @@ class Adam:
         after = p - move
         error = state.error + dmove + unit * np.abs(after)
         return after, State(t, {"momentum": m, "velocity": v}, {"momentum": dm, "velocity": dv}, error)
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov & Hutter, ICLR 2019): p ← p - lr·weight_decay·p, then Adam's step.
+
+    Both Keras and PyTorch scale the decay by the learning rate and apply it first. ``weight_decay`` defaults to Keras'
+    0.004; PyTorch's is 0.01. The rest is as in :class:`Adam`.
+
+    >>> rule = AdamW(learning_rate=0.1, epsilon=0.0, weight_decay=0.5)
+    >>> [round(float(p), 12) for p in rule.step([1.0, 1.0], [0.5, -2.0], rule.start([1.0, 1.0]))[0]]
+    [0.85, 1.05]
+    """
+
+    learning_rate: float = 1e-3
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-7
+    weight_decay: float = 0.004
+    style: Style = "keras"
+    name: str = field(default="AdamW", init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _require("weight_decay", self.weight_decay, 0.0, math.inf)
+        self._adam()
+
+    def _adam(self) -> Adam:
+        return Adam(self.learning_rate, self.beta_1, self.beta_2, self.epsilon, self.style)
+
+    def start(self, parameters: npt.ArrayLike) -> State:
+        """The state before the first step: both moments zero."""
+        return self._adam().start(parameters)
+
+    def step(
+        self,
+        parameters: npt.ArrayLike,
+        gradient: npt.ArrayLike,
+        state: State,
+        *,
+        unit: float = 0.0,
+        gradient_error: npt.ArrayLike = 0.0,
+    ) -> tuple[Vector, State]:
+        """One step: the new parameters and the new state, float64, of the shape of ``parameters``."""
+        p = _vector(parameters)
+        share = self.learning_rate * self.weight_decay
+        decayed = p - share * p
+        # The two constants, their product, the product with p; 1 - share instead rounds once more.
+        error = (1.0 - share) * state.error + unit * (5.0 * share * np.abs(p) + 2.0 * np.abs(decayed))
+        before = State(state.steps, state.slots, state.slot_errors, error)
+        return self._adam().step(decayed, gradient, before, unit=unit, gradient_error=gradient_error)
+
+
+@dataclass(frozen=True)
+class RMSprop:
+    """RMSprop (Tieleman & Hinton 2012): v ← ρ·v + (1 - ρ)·g², p ← p - lr·g/(√v + ε).
+
+    ``style="keras"`` takes the root of v + ε instead, as ``keras.optimizers.RMSprop`` does; ``style="torch"`` adds ε to
+    the root, as ``torch.optim.RMSprop`` does, whose ρ is called alpha and is 0.99. Neither is centred nor has momentum.
+
+    >>> rule = RMSprop(learning_rate=0.1, rho=0.75, epsilon=0.0)
+    >>> [float(p) for p in rule.step([1.0, 1.0], [0.5, -2.0], rule.start([1.0, 1.0]))[0]]
+    [0.8, 1.2]
+    """
+
+    learning_rate: float = 1e-3
+    rho: float = 0.9
+    epsilon: float = 1e-7
+    style: Style = "keras"
+    name: str = field(default="RMSprop", init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _require("learning_rate", self.learning_rate, 0.0, math.inf)
+        _require("rho", self.rho, 0.0, 1.0)
+        _require("epsilon", self.epsilon, 0.0, math.inf)
+        _require_style(self.style)
+
+    def start(self, parameters: npt.ArrayLike) -> State:
+        """The state before the first step: the mean square zero."""
+        return _start(parameters, ("velocity",))
+
+    def step(
+        self,
+        parameters: npt.ArrayLike,
+        gradient: npt.ArrayLike,
+        state: State,
+        *,
+        unit: float = 0.0,
+        gradient_error: npt.ArrayLike = 0.0,
+    ) -> tuple[Vector, State]:
+        """One step: the new parameters and the new state, float64, of the shape of ``parameters``."""
+        p, g = _vector(parameters), _vector(gradient)
+        dg = np.abs(_vector(gradient_error))
+        c, v0 = 1.0 - self.rho, state.slots["velocity"]
+        v = self.rho * v0 + c * g * g
+        # Both constants, the square, two products, the sum.
+        dv = self.rho * state.slot_errors["velocity"] + 2.0 * c * np.abs(g) * dg
+        dv = dv + unit * (v + 4.0 * c * g * g + 2.0 * self.rho * v0)
+        keras = self.style == "keras"
+        inside = v + self.epsilon if keras else v
+        dinside = dv + unit * (self.epsilon + inside) if keras else dv
+        root = np.sqrt(inside)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            droot = np.where(inside > 0.0, dinside / (2.0 * root), np.sqrt(dinside)) + unit * root
+        if unit > 0.0:
+            droot = droot + _FLUSHED_ROOT
+        below = root if keras else root + self.epsilon
+        dbelow = droot + (0.0 if keras else unit * (self.epsilon + below))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            move = np.where(below > 0.0, self.learning_rate * g / below, 0.0)
+            # Keras multiplies by the reciprocal of the root in some versions: a rounding more.
+            dmove = np.where(
+                below > 0.0,
+                self.learning_rate * dg / below + np.abs(move) * (dbelow / below + 4.0 * unit),
+                0.0,
+            )
+        after = p - move
+        error = state.error + dmove + unit * np.abs(after)
+        return after, State(state.steps + 1, {"velocity": v}, {"velocity": dv}, error)
 
 
 @dataclass(frozen=True)
@@ -221,4 +331,13 @@ def _require(argument: str, value: float, low: float, high: float) -> None:
         span = f"[{low:g}, {high:g})" if math.isfinite(high) else f"of at least {low:g}"
         raise ValueError(
             sentence(argument, got=f"is {value}", expected=f"a number {span}", remedy="Check the optimizer's settings.")
+        )
+
+
+def _require_style(style: object) -> None:
+    if style not in ("keras", "torch"):
+        raise ValueError(
+            sentence(
+                "style", got=f"is {style!r}", expected='"keras" or "torch"', remedy="They place epsilon differently."
+            )
         )

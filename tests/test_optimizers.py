@@ -88,6 +88,18 @@ CASES = [
         lambda: by_torch(lambda o, p: o.SGD(p, lr=0.1, momentum=0.9, nesterov=True)),
         id="torch Nesterov",
     ),
+    pytest.param(pe.AdamW(), lambda: by_keras(lambda o: o.AdamW()), id="keras AdamW"),
+    pytest.param(
+        pe.AdamW(0.01, 0.8, 0.99, 1e-5, 0.1, "torch"),
+        lambda: by_torch(lambda o, p: o.AdamW(p, lr=0.01, betas=(0.8, 0.99), eps=1e-5, weight_decay=0.1)),
+        id="torch AdamW",
+    ),
+    pytest.param(pe.RMSprop(), lambda: by_keras(lambda o: o.RMSprop()), id="keras RMSprop"),
+    pytest.param(
+        pe.RMSprop(0.01, 0.99, 1e-8, "torch"),
+        lambda: by_torch(lambda o, p: o.RMSprop(p, lr=0.01, alpha=0.99, eps=1e-8)),
+        id="torch RMSprop",
+    ),
 ]
 
 
@@ -107,8 +119,24 @@ def test_rule_follows_the_real_optimizer_within_its_bound(rule: pe.Adam | pe.SGD
         (pe.Adam(epsilon=1e-8, style="keras"), CASES[2].values[1]),
         (pe.SGD(0.1001), CASES[4].values[1]),
         (pe.SGD(0.1, 0.9), CASES[5 + 1].values[1]),
+        (pe.AdamW(weight_decay=0.01), CASES[-4].values[1]),
+        (pe.Adam(0.01, 0.8, 0.99, 1e-5, style="torch"), CASES[-3].values[1]),
+        (pe.RMSprop(style="torch"), CASES[-2].values[1]),
+        (pe.RMSprop(0.01, 0.9, 1e-8, "torch"), CASES[-1].values[1]),
     ],
-    ids=["epsilon", "style", "beta_2", "rate", "torch style", "SGD rate", "not Nesterov"],
+    ids=[
+        "epsilon",
+        "style",
+        "beta_2",
+        "rate",
+        "torch style",
+        "SGD rate",
+        "not Nesterov",
+        "decay",
+        "no decay",
+        "root",
+        "rho",
+    ],
 )
 def test_wrong_rule_leaves_its_bound(wrong: pe.Adam | pe.SGD, real: Callable[[], Path]) -> None:
     inside = [
@@ -165,6 +193,10 @@ def test_step_modifies_nothing() -> None:
         (lambda: pe.Adam(style="jax"), "style"),  # type: ignore[arg-type]
         (lambda: pe.SGD(float("inf")), "learning_rate"),
         (lambda: pe.SGD(momentum=1.0), "momentum"),
+        (lambda: pe.AdamW(weight_decay=-0.1), "weight_decay"),
+        (lambda: pe.AdamW(beta_1=1.0), "beta_1"),
+        (lambda: pe.RMSprop(rho=1.0), "rho"),
+        (lambda: pe.RMSprop(style="jax"), "style"),  # type: ignore[arg-type]
     ],
 )
 def test_hyperparameter_out_of_range_fails(make: Callable[[], Any], named: str) -> None:
