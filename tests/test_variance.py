@@ -55,13 +55,13 @@ def test_fused_and_blocked_products_lie_within_the_variance(k: int, rng: np.rand
     a, b, bias = normal(rng, 60, k), normal(rng, k, 60), normal(rng, 60)
     stage = product_of(a @ b + bias, a, b, bias)
     assert float(np.mean(stage.residual**2 / stage.variance)) <= 1.0
-    assert measured(stage.errors, sign_vectors(0, 0, 60, 60)).flagged(3600) == ()
+    assert measured(stage.errors, sign_vectors(0, 60, 60)).flagged(3600) == ()
 
 
 def test_a_product_scaled_by_little_exceeds_its_limits(rng: np.random.Generator) -> None:
     a, b = normal(rng, 200, 64), normal(rng, 64, 200)
     stage = product_of((a @ b * (1 + 2 * U)).astype(np.float32), a, b)
-    flagged = measured(stage.errors, sign_vectors(0, 0, 200, 200)).flagged(200 * 200)
+    flagged = measured(stage.errors, sign_vectors(0, 200, 200)).flagged(200 * 200)
     assert "whole" in flagged
     assert "entry" not in flagged, "one entry alone does not tell"
 
@@ -71,7 +71,7 @@ def test_one_wrong_entry_exceeds_its_limit(rng: np.random.Generator) -> None:
     claimed = a @ b
     stage = product_of(claimed, a, b)
     claimed[3, 5] += np.float32(2 * largest_of(2500, ALPHA) * np.sqrt(stage.variance[3, 5]) * 2.0**stage.exponent)
-    assert "entry" in measured(product_of(claimed, a, b).errors, sign_vectors(0, 0, 50, 50)).flagged(2500)
+    assert "entry" in measured(product_of(claimed, a, b).errors, sign_vectors(0, 50, 50)).flagged(2500)
 
 
 def test_variance_of_two_heads_is_one_more_rounding() -> None:
@@ -134,7 +134,7 @@ def test_the_quick_look_sees_what_the_exact_evaluation_sees(bias: bool, rng: np.
     for factor in (1.0, 1 + 4 * U):
         claimed = ((a @ b if c is None else a @ b + c) * factor).astype(np.float32)
         stage = product_of(claimed, a, b, c)
-        signs = sign_vectors(0, 1, 300, 170)
+        signs = sign_vectors(0, 300, 170)
         seen, exact = screen(stage, signs, Room()), measured(stage.errors, signs)
         assert seen.conclusive
         assert bool(exact.flagged(51000)) == (factor != 1.0)
@@ -156,7 +156,7 @@ def test_the_quick_look_at_a_sum_of_heads_agrees_too() -> None:
         for name in given.net.heads
     )
     stage = Linear(witnesses.summed.dh["trunk.1"], products, None, precision("float32"), U)
-    signs = sign_vectors(0, 1, *stage.claimed.shape)
+    signs = sign_vectors(0, *stage.claimed.shape)
     seen, exact = screen(stage, signs, Room()), measured(stage.errors, signs)
     for name, value in exact.items().items():
         assert value <= seen.statistics.items()[name] <= np.sqrt(STRIDE) * value + PROJECTED / 4
@@ -168,7 +168,7 @@ def test_the_quick_look_leaves_tiny_numbers_to_the_exact_evaluation() -> None:
     a[0] = 1.0
     claimed = a @ a.T
     claimed[5, 7] *= np.float32(1.01)
-    assert not screen(product_of(claimed, a, np.ascontiguousarray(a.T)), sign_vectors(0, 0, 64, 64), Room()).conclusive
+    assert not screen(product_of(claimed, a, np.ascontiguousarray(a.T)), sign_vectors(0, 64, 64), Room()).conclusive
 
 
 # ------------------------------------------------------------------------------------------------------------- limits
@@ -177,14 +177,14 @@ def test_the_quick_look_leaves_tiny_numbers_to_the_exact_evaluation() -> None:
 def test_nan_is_beyond_every_limit() -> None:
     r, one = np.ones((2, 3)), np.ones((2, 3))
     r[1, 1] = np.nan
-    found = measured(Errors(r, one, one), sign_vectors(0, 0, 2, 3))
+    found = measured(Errors(r, one, one), sign_vectors(0, 2, 3))
     assert set(found.flagged(6)) == set(found.items())
 
 
 def test_a_coherent_error_is_granted_where_it_is_declared_and_no_more() -> None:
     z = np.ones((40, 40))
     v = np.full((40, 40), U * U / 3)
-    signs = sign_vectors(0, 0, 40, 40)
+    signs = sign_vectors(0, 40, 40)
     assert "whole" in measured(Errors(5 * U * z, z, v), signs).flagged(1600)
     assert measured(Errors(5 * U * z, z, v, coherent=6 * U), signs).flagged(1600) == ()
     assert "whole" in measured(Errors(9 * U * z, z, v, coherent=6 * U), signs).flagged(1600)

@@ -145,7 +145,7 @@ class _Walk:
                 self.stages.append(
                     judge_loss(
                         where, self.net.heads[name].loss, weight, len(self.net.heads), self.batch.heads[name], dh,
-                        output, self.p, self.u, self.seed, len(self.stages),
+                        output, self.p, self.u, self.seed,
                     )
                 )  # fmt: skip
             trunk_out = self.h.get(self.net.trunk_layers[-1].name) if self.net.trunk_layers else self.batch.x
@@ -183,7 +183,7 @@ class _Walk:
         if claimed is None or dz is None:
             self.unjudged.append(where)
         else:
-            self.stages.append(judge_sum(where, claimed, self.matrix(dz), self.p, self.u, self.seed, len(self.stages)))
+            self.stages.append(judge_sum(where, claimed, self.matrix(dz), self.p, self.u, self.seed))
 
     def _input_gradient(self, path: str, one: Backward, layer: Layer, into: list[tuple[Layer, Array | None]]) -> None:
         """Judge ∂L/∂h of a layer from the dz of the layers that it feeds."""
@@ -245,4 +245,4 @@ class _Walk:
 
     def _linear(self, name: str, kind: Kind, claimed: Array, products: tuple[Product, ...], bias: Array | None) -> None:
         stage = Linear(claimed, products, bias, self.p, self.u)
-        self.stages.append(judge_linear(name, kind, stage, self.seed, len(self.stages), self.room))
+        self.stages.append(judge_linear(name, kind, stage, self.seed, self.room))

@@ -23,10 +23,10 @@ SMALL = 1 << 20
 PERMUTATIONS = 4
 
 
-def judge_linear(name: str, kind: Kind, stage: Linear, seed: int, number: int, room: Room) -> Finding:
+def judge_linear(name: str, kind: Kind, stage: Linear, seed: int, room: Room) -> Finding:
     """Judge a product or a sum of products."""
     m, n = stage.claimed.shape
-    signs = sign_vectors(seed, number, m, n)
+    signs = sign_vectors(seed, m, n)
     if stage.work > SMALL:
         seen = screen(stage, signs, room)
         if seen.conclusive and seen.ratio <= 1.0 and not seen.statistics.flagged(m * n):
@@ -75,7 +75,7 @@ def judged(
     )
 
 
-def judge_sum(name: str, claimed: Array, dz: Matrix, p: Precision, u: float, seed: int, number: int) -> Finding:
+def judge_sum(name: str, claimed: Array, dz: Matrix, p: Precision, u: float, seed: int) -> Finding:
     """Judge db = Σ over the batch of dz (batch, n)."""
     terms, unit = dz.given, float(np.ldexp(1.0, dz.exponent))
     count = terms.shape[0]
@@ -97,7 +97,7 @@ def judge_sum(name: str, claimed: Array, dz: Matrix, p: Precision, u: float, see
             yield (np.add.accumulate(terms[order], axis=0)[-1] - z)[None]
             yield (np.ascontiguousarray(terms[order].T).sum(axis=1) - z)[None]
 
-    signs = sign_vectors(seed, number, 1, claimed.size)
+    signs = sign_vectors(seed, 1, claimed.size)
     return judged(Finding(name, "bias gradient", count, claimed.size, ratio, worst), errors, signs, keep, replays)
 
 

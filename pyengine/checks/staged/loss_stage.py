@@ -35,7 +35,6 @@ def judge_loss(
     p: Precision,
     u: float,
     seed: int,
-    number: int,
 ) -> Finding:
     """Judge ∂(weight·L)/∂output, (batch, n_out)."""
     batch, n_out = output.shape
@@ -53,7 +52,7 @@ def judge_loss(
         v = scale**2 * loss_variance(loss, output.astype(np.float64), rows.y, s.d, u)
         errors = Errors(claimed - z, z, v, float(lost.max()), COHERENT * p.u + _sum_of_weights(loss, given, u))
     smooth = np.flatnonzero(_smooth(loss, output, rows.y, s.d_bound))
-    signs = sign_vectors(seed, number, batch, n_out)
+    signs = sign_vectors(seed, batch, n_out)
 
     def keep() -> tuple[Array, Array]:
         together = np.concatenate([output[smooth].astype(np.float64), rows.y[smooth], scale[smooth]], axis=1)

@@ -20,18 +20,18 @@ TINY = 2.0**-40
 
 
 class Room:
-    """Memory for products, kept from one to the next: fresh pages cost more than what is computed on them."""
+    """Memory for products and what is made of them, kept from one to the next: fresh pages are dear."""
 
     def __init__(self) -> None:
         self._held: dict[str, Array] = {}
 
-    def array(self, name: str, rows: int, like: Array) -> Array:
-        """An array (rows, columns of ``like``) of the dtype of ``like``, with any content."""
-        size = rows * like.shape[1]
+    def array(self, name: str, rows: int, columns: int, dtype: np.dtype[Any]) -> Array:
+        """An array (rows, columns) with any content; one name has one dtype."""
+        size = rows * columns
         held = self._held.get(name)
         if held is None or held.size < size:
-            held = self._held[name] = np.empty(size, like.dtype)
-        return held[:size].reshape(rows, like.shape[1])
+            held = self._held[name] = np.empty(size, dtype)
+        return held[:size].reshape(rows, columns)
 
 
 class Matrix:
@@ -79,13 +79,15 @@ class Product:
     def of(self, form: str, room: Room | None = None) -> Array:
         """A·B in one of the forms; with ``room``, in memory that the next product of this form will use again."""
         a, b = self.operands(form)
-        return np.asarray(a @ b if room is None else np.matmul(a, b, out=room.array(form, a.shape[0], b)))
+        return np.asarray(
+            a @ b if room is None else np.matmul(a, b, out=room.array(form, a.shape[0], b.shape[1], b.dtype))
+        )
 
     def squared(self, stride: int, room: Room) -> Array:
         """Σ a²b² over every ``stride``-th term, in the dtype of the witness, divided by 4^exponent."""
         a, b = self.operands("given")
         some_a, some_b = _squares(a[:, ::stride], self.left.exponent), _squares(b[::stride], self.right.exponent)
-        return np.asarray(np.matmul(some_a, some_b, out=room.array("squared", a.shape[0], some_b)))
+        return np.asarray(np.matmul(some_a, some_b, out=room.array("squared", a.shape[0], b.shape[1], b.dtype)))
 
     @property
     def exponent(self) -> int:

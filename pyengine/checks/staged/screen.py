@@ -78,8 +78,8 @@ class _Blocks:
         self.conclusive = bool((stage.lost * self.unit) ** 2 <= SMALLEST / 2.0**20)
         self.signs = signs
         self.height = max(1, min(self.m, BLOCK // self.n))
-        self.buffers = [np.empty((self.height, self.n), self.dtype) for _ in range(4)]
-        self.wide = np.empty((self.height, self.n))
+        self.buffers = [room.array(f"block {i}", self.height, self.n, self.dtype) for i in range(4)]
+        self.wide = room.array("wide block", self.height, self.n, np.dtype(np.float64))
         self.rz, self.zzw = np.zeros(self.m), np.zeros(self.m)
         self.rz_columns, self.zzw_columns = np.zeros(self.n), np.zeros(self.n)
         self.zz, self.rr = np.zeros(self.m), np.zeros(self.m)

@@ -6,6 +6,7 @@ tells of a fault far below the error of any single entry: a scale of 1 + 1e-7, a
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -115,9 +116,10 @@ def scale(errors: Errors) -> Scale:
         return Scale(float((errors.r * errors.z).sum()) / square, float(np.sqrt(spread)) / square)
 
 
-def sign_vectors(seed: int, stage: int, m: int, n: int) -> tuple[F64, F64]:
-    """The random ±1 vectors of a stage, (SIGNS, m) and (SIGNS, n)."""
-    rng = np.random.default_rng([seed, stage])
+@functools.lru_cache(maxsize=64)
+def sign_vectors(seed: int, m: int, n: int) -> tuple[F64, F64]:
+    """The random ±1 vectors of stages of one shape, (SIGNS, m) and (SIGNS, n)."""
+    rng = np.random.default_rng([seed, m, n])
     rows, columns = (rng.integers(0, 2, (SIGNS, size), np.int8) * 2.0 - 1.0 for size in (m, n))
     return rows.astype(np.float64), columns.astype(np.float64)
 
