@@ -16,6 +16,7 @@ from .batch import checked_batch
 from .checks.blackbox import Finding, GradientTests, Program, judge_gradient
 from .checks.blackbox.combination import combine
 from .checks.blackbox.replay import Order, replays, restored
+from .checks.blackbox.variances import ForwardVariances
 from .checks.evidence import gather_evidence
 from .checks.update import check_update
 from .errors import listing, sentence
@@ -84,6 +85,7 @@ def verify_gradients(
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
         program = Program(net, own, batch)
         p = precision(own.dtype, flush_to_zero=flush_to_zero)
+        forward = ForwardVariances(program, p)
         sharper = oracle.gradients(net, own, x, targets, sample_weight) if own.dtype == np.float64 else None
         repeated: list[tuple[Gradients, Order]] = []
 
@@ -95,7 +97,7 @@ def verify_gradients(
         findings: list[Finding] = []
         combination, reach = None, {}
         for name, (of, gradient) in given.items():
-            tests = GradientTests(program, of, p, seed)
+            tests = GradientTests(program, of, p, seed, forward)
             truth: Gradient = dict(tests.truth)
             if sharper is not None:
                 better = sharper.summed if name == "summed" else sharper.per_loss[next(iter(of))]

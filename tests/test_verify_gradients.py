@@ -294,7 +294,7 @@ def test_predicted_deviation_covers_the_observed_and_is_of_its_size() -> None:
         difference = {n: correct(given).summed[n] - tests.truth[n] for n in tests.names}
         for test in tests.tests:
             if test.statistic.startswith("random"):
-                sigma, _ = tests.deviation(test.direction)
+                sigma = tests.deviation(test.direction)
                 t = sum(float((test.direction[n] * difference[n]).sum()) for n in tests.names)
                 seen.append(t / sigma)
     rms = float(np.sqrt(np.mean(np.square(seen))))

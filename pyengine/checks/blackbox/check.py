@@ -72,7 +72,7 @@ def judge_gradient(
     alarms = tuple(alarm for alarm, _ in sorted(left, key=lambda pair: -pair[0].deviation))
     if not alarms:
         return finding("CONSISTENT", "correct replays in other orders deviate as much", flips=flips, replayed=True)
-    conspired = any(test is not None and _conspiracy(test, gradient, truth) > 1.0 for _, test in left)
+    conspired = any(test is not None and _conspiracy(tests, test, gradient, truth) > 1.0 for _, test in left)
     verdict: Verdict = "INCONSISTENT"
     reason = str(alarms[0])
     if undecided and not conspired:
@@ -110,8 +110,8 @@ def _unexplained(
     return left
 
 
-def _conspiracy(test: Projection, gradient: Gradient, truth: Gradient) -> float:
-    return ratio_of(abs(dot(test.direction, _difference(gradient, truth))), test.most)
+def _conspiracy(tests: GradientTests, test: Projection, gradient: Gradient, truth: Gradient) -> float:
+    return ratio_of(abs(dot(test.direction, _difference(gradient, truth))), tests.conspiracy(test))
 
 
 def _difference(gradient: Gradient, truth: Gradient) -> dict[str, npt.NDArray[np.float64]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from .variances import BackwardVariances, ForwardVariances, Groups, backward_variances, projection_variance
+from .variances import BackwardVariances, ForwardVariances, Groups, backward_variances, conspiracy, projection_variance
 
 if TYPE_CHECKING:
     from ...rounding import Precision
@@ -60,23 +60,30 @@ class TensorFinding:
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """A direction with the deviation that rounding may cause: ``limit``, and ``most`` if all errors conspire."""
+    """A direction with the deviation that rounding may cause."""
 
     statistic: str
     where: str
     direction: Gradient
     limit: float
-    most: float
+    coherent: float
 
 
 class GradientTests:
     """The statistics for one weighted sum of losses, ready to be applied to any gradient that claims to be it."""
 
-    def __init__(self, program: Program, weights: Mapping[str, float], p: Precision, seed: int = 0) -> None:
+    def __init__(
+        self,
+        program: Program,
+        weights: Mapping[str, float],
+        p: Precision,
+        seed: int = 0,
+        forward: ForwardVariances | None = None,
+    ) -> None:
         self.program, self.p = program, p
         self.back = program.backward(weights)
         self.names = [n for n in program.net.layout.names if n.startswith("trunk.") or n.split(".")[1] in weights]
-        self.forward = ForwardVariances(program, p)
+        self.forward = ForwardVariances(program, p) if forward is None else forward
         self.variances: BackwardVariances = backward_variances(self.forward, self.back)
         self.groups = Groups(program)
         self.truth: dict[str, F64] = {name: self.back.gradient[name] for name in self.names}
@@ -92,17 +99,20 @@ class GradientTests:
 
     def test(self, statistic: str, where: str, direction: Gradient) -> Projection:
         """How far ⟨direction, ĝ - g⟩ may deviate."""
-        sigma, most = self.deviation(direction)
         coherent = COHERENT * self.p.u * sum(abs(dot(direction, part)) for part in self.parts)
-        return Projection(
-            statistic, where, direction, PROJECTION_LIMIT * sigma + coherent, math.sqrt(3.0) * most + coherent
-        )
+        limit = PROJECTION_LIMIT * self.deviation(direction) + coherent
+        return Projection(statistic, where, direction, limit, coherent)
 
-    def deviation(self, direction: Gradient) -> tuple[float, float]:
-        """The standard deviation of ⟨direction, ĝ⟩, and Σ|amplitude|·σ over all its rounding errors."""
+    def deviation(self, direction: Gradient) -> float:
+        """The standard deviation of ⟨direction, ĝ⟩ over all its rounding errors."""
         amplitudes = self.program.amplitudes(self.back, direction)
-        variance, most = projection_variance(self.forward, self.variances, amplitudes, direction, self.groups)
-        return math.sqrt(variance), most
+        return math.sqrt(projection_variance(self.forward, self.variances, amplitudes, direction, self.groups))
+
+    def conspiracy(self, test: Projection) -> float:
+        """The largest deviation that rounding can cause, to first order, if every error is as large and signed as is
+        worst: √3 standard deviations of an error that is uniform."""
+        amplitudes = self.program.amplitudes(self.back, test.direction)
+        return math.sqrt(3.0) * conspiracy(self.forward, self.variances, amplitudes, test.direction) + test.coherent
 
     def alarms(self, gradient: Gradient, truth: Gradient) -> list[tuple[Alarm, Projection | None]]:
         """All statistics beyond their limits; a NaN anywhere is beyond."""

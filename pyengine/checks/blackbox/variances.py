@@ -17,7 +17,7 @@ from ...rounding import activation_bound, behaviour, exact, slope_bound
 from ...rounding.losses import samples, target_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from ...rounding import Precision
     from .program import Amplitudes, Backward, Program, Visit
@@ -77,9 +77,12 @@ class ForwardVariances:
             self.z[name] = product_variance(visit.h_in, visit.w.T, visit.z, self.p, visit.b)
             self.reach[name] = variance @ (visit.w * visit.w).T + self.z[name]
             around = behaviour(visit.layer.activation, visit.z, np.zeros_like(visit.z))
-            self.h[name] = uniform_variance(activation_bound(visit.layer.activation, around, np.abs(visit.z), self.p))
             self.h_reach[f"into {name}"] = variance
-            variance = visit.slope**2 * self.reach[name] + self.h[name]
+            variance = visit.slope**2 * self.reach[name]
+            bound = activation_bound(visit.layer.activation, around, np.abs(visit.z), self.p)
+            if bound.any():  # a selection such as ReLU rounds nothing
+                self.h[name] = uniform_variance(bound)
+                variance = variance + self.h[name]
         return variance
 
     def _seed(self, name: str, z: F64) -> F64:
@@ -145,8 +148,13 @@ def _undo(
         name = visit.layer.name
         gh, gz, none = back.gh[name], back.gz[name], np.zeros_like(visit.z)
         around = behaviour(visit.layer.activation, visit.z, none)
-        found.gz[name] = uniform_variance(slope_bound(around, np.abs(visit.z), np.abs(gh), p))
-        of_gz = visit.slope**2 * variance + (gh * visit.bend) ** 2 * forward.reach[name] + found.gz[name]
+        of_gz = visit.slope**2 * variance
+        if visit.bend.any():
+            of_gz = of_gz + (gh * visit.bend) ** 2 * forward.reach[name]
+        bound = slope_bound(around, np.abs(visit.z), np.abs(gh), p)
+        if bound.any():
+            found.gz[name] = uniform_variance(bound)
+            of_gz = of_gz + found.gz[name]
         found.dw[name] = product_variance(gz.T, visit.h_in, back.gradient[f"{name}.weight"], p)
         entering = forward.h_reach[f"into {name}"]
         found.total[f"{name}.weight"] = of_gz.T @ visit.h_in**2 + (gz * gz).T @ entering + found.dw[name]
@@ -171,14 +179,14 @@ class Groups:
             for visit in program.visits()
         )
 
-    def variance(self, amplitude: F64, v: F64) -> tuple[float, float]:
-        """Σ amplitude²·V, and the square root's worst case Σ |amplitude|·√V where all errors conspire."""
-        size = np.abs(amplitude) * np.sqrt(v)
+    def variance(self, amplitude: F64, v: F64) -> float:
+        """Σ amplitude²·V, the amplitudes of copies added before."""
         if self.number == len(self.of):
-            return float((size * size).sum()), float(size.sum())
+            return float(np.einsum("ij,ij,ij->", amplitude, amplitude, v))
+        size = np.abs(amplitude) * np.sqrt(v)
         together = np.zeros((self.number, size.shape[1]))
         np.add.at(together, self.of, size)
-        return float((together * together).sum()), float(size.sum())
+        return float(np.vdot(together, together))
 
 
 def _classes(rows: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
@@ -196,21 +204,30 @@ def projection_variance(
     amplitudes: Amplitudes,
     direction: Mapping[str, F64],
     groups: Groups,
-) -> tuple[float, float]:
-    """The variance of ⟨direction, computed gradient⟩, and Σ|amplitude|·σ: its deviation if all errors conspire."""
-    pairs = [
-        (getattr(amplitudes, site), getattr(source, site))
-        for source, site in ((forward, "z"), (forward, "h"), (backward, "gz"), (backward, "gh_in"), (backward, "seed"))
-    ]
-    total, most = 0.0, 0.0
-    for of_site, v in pairs:
-        for name, amplitude in of_site.items():
-            if name in v:
-                one, worst = groups.variance(amplitude, v[name])
-                total, most = total + one, most + worst
+) -> float:
+    """The variance of ⟨direction, computed gradient⟩."""
+    inside = sum(groups.variance(amplitude, v) for amplitude, v in _sites(forward, backward, amplitudes))
+    return inside + sum(float((row * row * v).sum()) for row, v in _results(backward, direction))
+
+
+def conspiracy(
+    forward: ForwardVariances, backward: BackwardVariances, amplitudes: Amplitudes, direction: Mapping[str, F64]
+) -> float:
+    """Σ|amplitude|·√V: the deviation, in standard deviations of each error, if all errors conspire."""
+    pairs = [*_sites(forward, backward, amplitudes), *_results(backward, direction)]
+    return sum(float((np.abs(amplitude) * np.sqrt(v)).sum()) for amplitude, v in pairs)
+
+
+def _sites(forward: ForwardVariances, backward: BackwardVariances, amplitudes: Amplitudes) -> Iterator[tuple[F64, F64]]:
+    """Each intermediate's amplitude beside the variance of its rounding, where it rounds at all."""
+    for source, site in ((forward, "z"), (forward, "h"), (backward, "gz"), (backward, "gh_in"), (backward, "seed")):
+        variances = getattr(source, site)
+        for name, amplitude in getattr(amplitudes, site).items():
+            if name in variances:
+                yield amplitude, variances[name]
+
+
+def _results(backward: BackwardVariances, direction: Mapping[str, F64]) -> Iterator[tuple[F64, F64]]:
     for name, row in direction.items():
         layer, _, kind = name.rpartition(".")
-        v = (backward.dw if kind == "weight" else backward.db)[layer]
-        total += float((row * row * v).sum())
-        most += float((np.abs(row) * np.sqrt(v)).sum())
-    return total, most
+        yield row, (backward.dw if kind == "weight" else backward.db)[layer]
