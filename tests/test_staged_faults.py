@@ -212,6 +212,44 @@ def test_numbers_that_are_not_finite_are_refuted_everywhere(size: str, value: fl
         assert "null" in report.to_json()
 
 
+# ------------------------------------------------------------------------------------------------- what may differ
+
+
+def one_relu(x: float, weight: float) -> tuple[Problem, pe.Witnesses]:
+    net = pe.Network(1, [pe.Dense(1, "relu", bias=False)], {"a": pe.Head([pe.Dense(1, bias=False)], "mse")})
+    ones = {name: np.full(shape, weight, np.float32) for name, shape in net.layout.shapes.items()}
+    given = Problem(net, net.parameters(ones), np.full((1, 1), x, np.float32), {"a": np.ones((1, 1), np.float32)})
+    witnesses = recorded(*given)
+    assert verdict_of(given, witnesses)
+    return given, witnesses
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.5, 1.0, 0.3])
+def test_a_relu_at_zero_has_one_of_three_derivatives(slope: float) -> None:
+    given, witnesses = one_relu(0.0, 0.5)
+    for name in ("a", "summed"):
+        held = witnesses.summed if name == "summed" else witnesses.per_loss[name]
+        assert held is not None
+        witnesses = with_change(witnesses, name, "dz", "trunk.0", held.dh["trunk.0"] * np.float32(slope))
+    report = verdict_of(given, witnesses)
+    stages = {stage.name: stage for stage in report.stages}
+    found = stages["summed.dz['trunk.0']"]
+    assert found.holds == (slope != 0.3)
+    assert found.note.endswith(f"f'(0) = {slope:g}" if slope != 0.3 else "no derivative")
+
+
+def test_subnormal_numbers_vanish_only_where_that_is_allowed() -> None:
+    given, witnesses = one_relu(1e-39, 0.5)
+    zero = np.zeros((1, 1), np.float32)
+    vanished = replace(witnesses, z={**witnesses.z, "trunk.0": zero}, h={**witnesses.h, "trunk.0": zero})
+    refuted(given, vanished, "z['trunk.0']")
+    stages = {stage.name: stage for stage in verdict_of(given, vanished, flush_to_zero=True).stages}
+    assert stages["z['trunk.0']"].holds
+    wrong = replace(vanished, z={**witnesses.z, "trunk.0": zero + np.float32(1e-36)})
+    stages = {stage.name: stage for stage in verdict_of(given, wrong, flush_to_zero=True).stages}
+    assert not stages["z['trunk.0']"].holds
+
+
 # ------------------------------------------------------------------------------------------------------------ missing
 
 
