@@ -203,6 +203,7 @@ def update_data(found: Update) -> dict[str, Any]:
         "rule": found.rule,
         "reason": found.reason,
         "optimizer": found.optimizer,
+        "coincide": list(found.coincide),
         "hypotheses": [_hypothesis(h) for h in found.hypotheses],
         "applied": _hypothesis(found.applied),
         "unmoved_misfit": found.unmoved,
@@ -255,7 +256,15 @@ def _fit(fit: Fit) -> dict[str, Any]:
 
 
 def _hypothesis(h: Hypothesis) -> dict[str, Any]:
-    return {"name": h.name, "misfit": h.misfit, "fits": h.fits, "outside": h.outside, "elements": h.elements}
+    return {
+        "name": h.name,
+        "misfit": h.misfit,
+        "by": "its own copy" if h.own else "the float64 rule",
+        "misfit_of_rule": h.ruled,
+        "fits": h.fits,
+        "outside": h.outside,
+        "elements": h.elements,
+    }
 
 
 def _ledger(ledger: Ledger | None) -> dict[str, Any] | None:

@@ -179,6 +179,7 @@ def explain_update(
             optimizer=rule,
             native={name: name for name in net.layout.names},
             objective={name: head.loss.name for name, head in net.heads.items()},
+            observed=False,
         )
         update = check_update(step, evidence)
     words: dict[str, Verdict] = {"within": "CONSISTENT", "between": "INCONCLUSIVE", "beyond": "INCONSISTENT"}

@@ -9,7 +9,8 @@ import pytest
 from steps import correct_step, evidence_of, moved_by, with_gradient
 
 import pyengine as pe
-from pyengine.checks.update import MEAN, NONE, OTHER, SEPARATE, SUM, TURN, Update, check_update
+from pyengine.checks.hypotheses import MEAN, SEPARATE, SUM, TURN
+from pyengine.checks.update import NONE, OTHER, Update, check_update
 from pyengine.parameters import Parameters
 from pyengine.witnesses import Step
 
@@ -61,9 +62,9 @@ def test_sgd_steps_in_turn_are_found(step: Step) -> None:
 
 
 def test_step_on_another_gradient_is_separated_from_a_wrong_step(step: Step) -> None:
-    exchanged = {"digit": 0.5, "ink": 1.0}
-    moved = moved_by(step, pe.Adam(), [exchanged])
-    update = found(with_gradient(moved, exchanged))
+    other = {"digit": 0.3, "ink": 1.0}
+    moved = moved_by(step, pe.Adam(), [other])
+    update = found(with_gradient(moved, other))
     assert (update.rule, update.standing) == (OTHER, "beyond")
     assert update.applied.fits
 

@@ -11,7 +11,7 @@ import pytest
 
 from pyengine import demo
 from pyengine.adapters import from_keras, from_torch
-from pyengine.checks.update import MEAN, OTHER, SEPARATE, SUM, TURN
+from pyengine.checks.update import EXCHANGED, MEAN, OTHER, SEPARATE, SUM, TURN, WITHOUT
 from pyengine.judge import judge
 from pyengine.report import Report
 
@@ -104,8 +104,8 @@ def torch_total(combine: Callable[[dict[str, Any]], Any]) -> Report:
     ("combine", "combination", "update"),
     [
         (lambda t: (t["digit"] + 0.5 * t["ink"]) / 2, "averaged", MEAN),
-        (lambda t: t["digit"], "missing loss", OTHER),
-        (lambda t: 0.5 * t["digit"] + t["ink"], "weights exchanged", OTHER),
+        (lambda t: t["digit"], "missing loss", f"{WITHOUT}: ink"),
+        (lambda t: 0.5 * t["digit"] + t["ink"], "weights exchanged", EXCHANGED),
         (lambda t: (t["digit"] + 0.5 * t["ink"]) / 32, "scaled", OTHER),
     ],
     ids=["mean", "missing", "exchanged", "scaled"],
@@ -200,8 +200,8 @@ def keras_loop(fault: Callable[[Any, Callable[[Callable[[dict[str, Any]], Any]],
     [
         (lambda t: t["digit"] + 0.5 * t["ink"], "summed", SUM),
         (lambda t: (t["digit"] + 0.5 * t["ink"]) / 2, "averaged", MEAN),
-        (lambda t: t["digit"] + 0.0 * t["ink"], "missing loss", OTHER),
-        (lambda t: 0.5 * t["digit"] + t["ink"], "weights exchanged", OTHER),
+        (lambda t: t["digit"] + 0.0 * t["ink"], "missing loss", f"{WITHOUT}: ink"),
+        (lambda t: 0.5 * t["digit"] + t["ink"], "weights exchanged", EXCHANGED),
     ],
     ids=["sum", "mean", "missing", "exchanged"],
 )

@@ -1,58 +1,77 @@
 """The update: which rule leads from the parameters before the step to those after it?
 
-Every hypothesis is replayed in float64 at the shared layers, from the engine's own gradients:
+Every hypothesis is replayed at the shared layers, from the engine's own gradients: by the float64 rule and, where it is
+at hand, by a copy of the framework's own optimizer (:mod:`pyengine.checks.hypotheses`):
 
-* *one step on the sum*: one step with Σ w_k·g_k;
-* *one step on the mean*: one step with Σ w_k·g_k / K;
+* *one step on the sum*: one step with Σ w_k·g_k; *on the mean*: with Σ w_k·g_k / K; *without a loss*: with one of the
+  terms left out; *with the weights exchanged*;
 * *one step per loss in turn*, in every order (of up to three losses): a step with w_k·g_k for each loss, one optimizer,
   each gradient taken at the parameters that the step before left;
-* *one optimizer per loss*: K optimizers with a state each, all gradients taken at the parameters before.
+* *one optimizer per loss*: K optimizers with a state each, all gradients taken at the parameters before;
+* *on the previous batch*, and *on this gradient and the one before*, where these are known;
+* where gradients are clipped: *not clipped*, and *clipped before the sum*.
 
 Its misfit is the largest |observed - predicted| / allowance over all elements. The allowance is what rounding may
-account for: the gradient's rounding spread carried through the rule, the rule's own float32 roundings
-(:mod:`pyengine.optimizers`), and the rounding of the new parameter. Where a gradient is itself at rounding level its
-sign is uncertain, Adam's first step may go either way, and the allowance there is as large as the step: such elements
-testify for no one.
+account for: the gradient's rounding spread carried through the rule, the rule's own roundings, and the rounding of the
+new parameter. Where a gradient is itself at rounding level its sign is uncertain, Adam's first step may go either way,
+and the allowance there is as large as the step: such elements testify for no one.
 
-A hypothesis fits if its misfit is at most 1. Where none does, :func:`pyengine.checks.standing.standing` decides, with
-the misfit of *no step at all* as the size: if the best misfit is nearer to 1 than to that size, the verdict is *cannot
-tell*. Otherwise it is *one step on another gradient*, if the gradient that was seen to be applied does lead to the
-observed parameters, and *none of these* if not even that does.
+A hypothesis fits if its misfit is at most 1. Two that fit *coincide* for this optimizer and batch: as plain SGD cannot
+tell one optimizer from several, nor Adam's first step a gradient from its double. Where the gradient that was applied
+was seen, it decides between them. Where none fits, :func:`pyengine.checks.standing.standing` decides, with the misfit
+of *no step at all* as the size: if the best misfit is nearer to 1 than to that size, the verdict is *cannot tell*.
+Otherwise it is *one step on another gradient*, if the gradient that was seen to be applied does lead to the observed
+parameters, and *none of these* if not even that does.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ..optimizers import SGD
-from ..parameters import Parameters
 from ..witnesses import Step
-from .evidence import Evidence, gather_evidence
+from .evidence import Evidence
+from .hypotheses import (
+    ADDED,
+    EARLY,
+    EXCHANGED,
+    MEAN,
+    PREVIOUS,
+    SEPARATE,
+    SUM,
+    TURN,
+    UNCLIPPED,
+    WITHOUT,
+    Replay,
+    Replayer,
+    hypotheses,
+)
 from .standing import Standing, standing
 
 Vector = npt.NDArray[np.float64]
 
-SUM = "one step on the sum"
-MEAN = "one step on the mean"
-TURN = "one step per loss in turn"
-SEPARATE = "one optimizer per loss"
 OTHER = "one step on another gradient"
 NONE = "none of these"
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A rule and how badly it misses: ``outside`` of ``elements`` elements lie beyond their allowance."""
+    """A rule and how badly it misses: ``outside`` of ``elements`` elements lie beyond their allowance.
+
+    ``misfit`` is by the framework's own optimizer where that could be copied, else by the float64 rule; ``ruled`` is by
+    the float64 rule, None without one; ``own`` tells which of them ``misfit`` is.
+    """
 
     name: str
     misfit: float
     outside: int
     elements: int
+    own: bool = False
+    ruled: float | None = None
 
     @property
     def fits(self) -> bool:
@@ -64,8 +83,8 @@ class Update:
     """The finding.
 
     ``applied`` replays the step on the gradient that the framework was seen to apply: it tells whether the optimizer's
-    own arithmetic is as described, whatever the gradient was. ``uncertain`` counts the elements whose summed gradient
-    is at rounding level.
+    own arithmetic is as described, whatever the gradient was. ``coincide`` names the hypotheses that lead to the same
+    parameters as ``rule``. ``uncertain`` counts the elements whose summed gradient is at rounding level.
     """
 
     rule: str
@@ -76,6 +95,7 @@ class Update:
     applied: Hypothesis
     unmoved: float
     uncertain: int
+    coincide: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -83,80 +103,85 @@ class Update:
         return " or ".join(_VERDICTS.get(name.partition(":")[0], name) for name in self.rule.split(" or "))
 
 
-_VERDICTS = {SUM: "summed", MEAN: "averaged", TURN: "in turn", OTHER: "another gradient"}
+_VERDICTS = {
+    SUM: "summed",
+    MEAN: "averaged",
+    TURN: "in turn",
+    WITHOUT: "missing loss",
+    EXCHANGED: "weights exchanged",
+    PREVIOUS: "previous batch",
+    ADDED: "accumulated",
+    UNCLIPPED: "not clipped",
+    EARLY: "clipped before the sum",
+    OTHER: "another gradient",
+}
 
 
 def check_update(step: Step, evidence: Evidence) -> Update:
     """Replay every hypothesis at the shared layers and see which one leads to the observed parameters."""
-    size = step.trunk_size
-    before, after = step.before.flat[:size].astype(np.float64), step.after.flat[:size].astype(np.float64)
-    weights = np.array([head.weight for head in step.network.heads.values()])
-    jacobian, spread = evidence.trunk(size), evidence.trunk_spread(size)
-    total, total_spread = weights @ jacobian, np.abs(weights) @ spread
-    k = len(weights)
-
-    def once(gradient: Vector, error: Vector) -> tuple[Vector, Vector]:
-        predicted, state = step.optimizer.step(
-            before, gradient, step.optimizer.start(before), unit=step.unit, gradient_error=error
-        )
-        return predicted, state.error
-
-    def separately() -> tuple[Vector, Vector]:
-        moved = [once(w * g, abs(w) * s) for w, g, s in zip(weights, jacobian, spread, strict=True)]
-        return before + sum(p - before for p, _ in moved), np.sum([error for _, error in moved], axis=0)
-
-    replays: dict[str, Callable[[], tuple[Vector, Vector]]] = {
-        SUM: lambda: once(total, total_spread),
-        MEAN: lambda: once(total / k, total_spread / k),
-    }
-    if k > 1:
-        names = list(step.network.heads)
-        orders = list(itertools.permutations(names)) if k <= 3 else [tuple(names), tuple(reversed(names))]
-        for order in orders:
-            replays[f"{TURN}: {', '.join(order)}"] = lambda order=order: _in_turn(step, order)  # type: ignore[misc]
-        replays[SEPARATE] = separately
-    hypotheses = tuple(_compare(name, after, *replay()) for name, replay in replays.items())
-    applied = step.gradient.flat[:size]
-    seen = _compare(
-        "the gradient that was applied", after, *once(applied, step.gradient_roundings * step.unit * np.abs(applied))
+    trunk = slice(0, step.trunk_size)
+    before, after = step.before.flat[trunk].astype(np.float64), step.after.flat[trunk].astype(np.float64)
+    replays = list(hypotheses(step, evidence))
+    found = tuple(_compare(replay, after, trunk) for replay in replays)
+    applied = step.gradient.flat.astype(np.float64)
+    roundings = step.gradient_roundings * step.unit * np.abs(applied)
+    seen = _compare(Replayer(step).one("the gradient that was applied", applied, roundings), after, trunk)
+    total, error = replays[0].gradient, replays[0].error
+    assert total is not None
+    assert error is not None
+    unmoved = _misfit(after, before, np.abs(replays[0].allowance[trunk]))[0]
+    consistent = [
+        f.name for f, replay in zip(found, replays, strict=True) if f.fits and _is_seen(step, replay, roundings, trunk)
+    ]
+    apart, allowed = float(np.linalg.norm((applied - total)[trunk])), float(np.linalg.norm((error + roundings)[trunk]))
+    strange = step.observed and standing(apart, allowed, float(np.linalg.norm(applied[trunk]))) == "beyond"
+    rule, reason, verdict = _judge(step, found, seen, unmoved, consistent, strange)
+    fitting = tuple(h.name for h in found if h.fits and h.name != rule)
+    uncertain = int(np.count_nonzero((np.abs(total[trunk]) <= error[trunk]) & (error[trunk] > 0.0)))
+    described = repr(step.optimizer) if step.optimizer is not None else step.own_name
+    return Update(
+        rule,
+        reason,
+        verdict,
+        described,
+        found,
+        seen,
+        unmoved,
+        uncertain,
+        fitting if rule in {h.name for h in found} else (),
     )
-    unmoved = _compare("no step", after, before, np.abs(once(total, total_spread)[1])).misfit
-    verdict, reason, found = _judge(step, hypotheses, seen, unmoved)
-    uncertain = int(np.count_nonzero((np.abs(total) <= total_spread) & (total_spread > 0.0)))
-    return Update(verdict, reason, found, repr(step.optimizer), hypotheses, seen, unmoved, uncertain)
 
 
-def _in_turn(step: Step, order: Sequence[str]) -> tuple[Vector, Vector]:
-    size, layout = step.trunk_size, step.network.layout
-    moved = step.before.flat.astype(np.float64)
-    # The trunk meets every loss; a head meets its own only, so its part is stepped when its turn comes.
-    state = step.optimizer.start(moved[:size])
-    for name in order:
-        here = Parameters(layout, moved.astype(step.before.dtype))
-        evidence = gather_evidence(step.network, here, step.x, step.targets)
-        weight = step.network.heads[name].weight
-        moved[:size], state = step.optimizer.step(
-            moved[:size],
-            weight * evidence.gradients[name].flat[:size],
-            state,
-            unit=step.unit,
-            gradient_error=abs(weight) * evidence.spread[name].flat[:size],
-        )
-    return moved[:size], state.error
+def _is_seen(step: Step, replay: Replay, roundings: Vector, trunk: slice) -> bool:
+    """Whether the hypothesis takes its step on the gradient that was seen to be applied."""
+    if not step.observed or replay.gradient is None or replay.error is None:
+        return False
+    apart = np.abs(step.gradient.flat[trunk] - replay.gradient[trunk])
+    return bool((apart <= (replay.error + roundings)[trunk]).all())
 
 
-def _compare(name: str, observed: Vector, predicted: Vector, allowance: Vector) -> Hypothesis:
+def _compare(replay: Replay, observed: Vector, trunk: slice) -> Hypothesis:
+    allowance = replay.allowance[trunk]
+    ruled = None if replay.ruled is None else _misfit(observed, replay.ruled[trunk], allowance)
+    own = None if replay.own is None else _misfit(observed, replay.own[trunk], allowance)
+    misfit, outside = own or ruled or (np.inf, observed.size)
+    return Hypothesis(replay.name, misfit, outside, observed.size, own is not None, None if ruled is None else ruled[0])
+
+
+def _misfit(observed: Vector, predicted: Vector, allowance: Vector) -> tuple[float, int]:
     difference = np.abs(observed - predicted)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(difference == 0.0, 0.0, difference / allowance)
-    return Hypothesis(name, float(np.max(ratio, initial=0.0)), int(np.count_nonzero(~(ratio <= 1.0))), int(ratio.size))
+    return float(np.max(ratio, initial=0.0)), int(np.count_nonzero(~(ratio <= 1.0)))
 
 
-def _judge(step: Step, hypotheses: Sequence[Hypothesis], seen: Hypothesis, unmoved: float) -> tuple[str, str, Standing]:
-    fitting = [h.name for h in hypotheses if h.fits]
+def _judge(
+    step: Step, found: Sequence[Hypothesis], seen: Hypothesis, unmoved: float, consistent: Sequence[str], strange: bool
+) -> tuple[str, str, Standing]:
+    fitting = [h.name for h in found if h.fits]
     if SUM in fitting:
         others = [name for name in fitting if name != SUM]
-        if _coincide(step):
+        if _linear(step):
             others = [name for name in others if name != SEPARATE]
         if len(step.network.heads) == 1:
             others = []
@@ -165,17 +190,27 @@ def _judge(step: Step, hypotheses: Sequence[Hypothesis], seen: Hypothesis, unmov
             if SEPARATE in fitting:
                 reason = f"for SGD, {SEPARATE} is the same step mathematically"
             return SUM, reason, "within"
+        if SUM in consistent:
+            same = (
+                "is the same gradient here" if set(others) & set(consistent) else "would lead to the same weights here"
+            )
+            return SUM, f"the gradient that was applied was the sum; {' and '.join(others)} {same}", "within"
+        if step.observed and len(consistent) == 1:
+            return consistent[0], "the gradient that was applied tells it from one step on the sum", "beyond"
         return "cannot tell", f"{SUM} fits, but so does {' and '.join(others)}", "between"
     if fitting:
-        return " or ".join(fitting), "one step on the sum does not fit", "beyond"
-    best = min(hypotheses, key=lambda h: h.misfit)
+        named = list(consistent) or fitting
+        return " or ".join(named), "one step on the sum does not fit", "beyond"
+    best = min(found, key=lambda h: h.misfit)
+    if seen.fits and strange:
+        return OTHER, "the optimizer's step is right for the gradient that it was given", "beyond"
     if standing(best.misfit, 1.0, unmoved) == "between":
         return "cannot tell", f"{best.name} comes nearest, but misses by {best.misfit:.3g} allowances", "between"
-    if seen.fits:
+    if seen.fits and step.observed:
         return OTHER, "the optimizer's step is right for the gradient that it was given", "beyond"
     return NONE, f"the nearest, {best.name}, misses by {best.misfit:.3g} allowances", "beyond"
 
 
-def _coincide(step: Step) -> bool:
+def _linear(step: Step) -> bool:
     """SGD is linear in the gradient, with momentum too: steps of several optimizers add up to the step of one."""
-    return isinstance(step.optimizer, SGD)
+    return isinstance(step.optimizer, SGD) and step.clip is None
