@@ -89,8 +89,8 @@ def _torch_activation(activation: pe.Activation, z: Any) -> Any:
         "elu": lambda z: F.elu(z, activation.slope),
         "tanh": torch.tanh,
         "sigmoid": torch.sigmoid,
-        # PyTorch's softplus is linear above its threshold, 20 by default.
-        "softplus": lambda z: F.softplus(z, threshold=float("inf")),
+        # Linear above a threshold: by default 20, where float32 shows nothing of it; without one exp(z) overflows.
+        "softplus": lambda z: F.softplus(z, threshold=20.0 if z.dtype == torch.float32 else 300.0),
         "silu": F.silu,
         "gelu": F.gelu,
         "gelu_tanh": lambda z: F.gelu(z, approximate="tanh"),
@@ -140,9 +140,18 @@ def _reduced(loss: pe.Loss, values: Any, weights: Any) -> Any:
 
 
 def jax_gradients(
-    net: pe.Network, params: pe.Parameters, x: Any, targets: Mapping[str, Any], sample_weight: Any = None
+    net: pe.Network,
+    params: pe.Parameters,
+    x: Any,
+    targets: Mapping[str, Any],
+    sample_weight: Any = None,
+    *,
+    level: int | None = 0,
 ) -> FrameworkGradients:
-    """``jax.vjp`` of the losses, pulled back from each and from their weighted sum; compiled once per structure."""
+    """``jax.vjp`` of the losses, pulled back from each and from their weighted sum; compiled once per structure.
+
+    ``level`` is XLA's optimisation level, None its default.
+    """
     import jax
 
     batch = _checked(net, params, x, targets, sample_weight)
@@ -150,7 +159,7 @@ def jax_gradients(
     weights = {
         name: None if head.weights is None else head.weights.astype(params.dtype) for name, head in batch.heads.items()
     }
-    compiled = _jax_compiled(net.n_in, net.trunk, tuple(net.heads.items()), params.dtype.name)
+    compiled = _jax_compiled(net.n_in, net.trunk, tuple(net.heads.items()), params.dtype.name, level)
     with jax.enable_x64(params.dtype == np.float64):
         losses, total, rows = compiled(dict(params), batch.x, given, weights)
     rows = {name: np.asarray(array) for name, array in rows.items()}
@@ -166,7 +175,7 @@ def jax_gradients(
 
 
 @functools.cache
-def _jax_compiled(n_in: int, trunk: Any, heads: Any, dtype: str) -> Callable[..., Any]:
+def _jax_compiled(n_in: int, trunk: Any, heads: Any, dtype: str, level: int | None) -> Callable[..., Any]:
     import jax
 
     net = pe.Network(n_in, trunk, dict(heads))
@@ -195,9 +204,13 @@ def _jax_compiled(n_in: int, trunk: Any, heads: Any, dtype: str) -> Callable[...
         seeds = jax.numpy.vstack([jax.numpy.eye(len(share), dtype=dtype), share])
         return values, share @ values, jax.vmap(pullback)(seeds)[0]
 
-    # Compiling is nearly all of the time, and optimising nearly all of the compiling.
-    compiled: Callable[..., Any] = jax.jit(both, compiler_options={"xla_backend_optimization_level": 0})
+    compiled: Callable[..., Any] = jax.jit(both, compiler_options=compiler_options(level))
     return compiled
+
+
+def compiler_options(level: int | None) -> dict[str, int] | None:
+    """Compiling is nearly all of the time, and optimising nearly all of the compiling: level 0 leaves it out."""
+    return None if level is None else {"xla_backend_optimization_level": level}
 
 
 def _jax_activation(activation: pe.Activation, z: Any) -> Any:

@@ -78,8 +78,11 @@ def torch_witnesses(given: Problem) -> pe.Witnesses:
 # -------------------------------------------------------------------------------------------------------------- JAX
 
 
-def jax_witnesses(given: Problem) -> pe.Witnesses:
-    """What JAX computes on the way: z and h beside the losses, ∂L/∂z and ∂L/∂h as gradients of zeros added to them."""
+def jax_witnesses(given: Problem, *, level: int | None = 0) -> pe.Witnesses:
+    """What JAX computes on the way: z and h beside the losses, ∂L/∂z and ∂L/∂h as gradients of zeros added to them.
+
+    ``level`` is XLA's optimisation level, None its default.
+    """
     import jax
 
     net, params, x, targets, sample_weight = given
@@ -121,7 +124,7 @@ def jax_witnesses(given: Problem) -> pe.Witnesses:
         return z, h, jax.vmap(pullback)(seeds)
 
     with jax.enable_x64(params.dtype == np.float64):
-        compiled = jax.jit(both, compiler_options={"xla_backend_optimization_level": 0})
+        compiled = jax.jit(both, compiler_options=frameworks.compiler_options(level))
         z, h, (gradient, dz, dh) = jax.tree.map(np.asarray, compiled(dict(params)))
 
     def backward(row: int, layout: Any) -> pe.Backward:
