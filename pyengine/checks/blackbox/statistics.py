@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from .variances import BackwardVariances, ForwardVariances, Groups, backward_variances, conspiracy, projection_variance
+from .variances import BackwardVariances, ForwardVariances, Groups, backward_variances, projection_variance
+from .worst_case import worst_case
 
 if TYPE_CHECKING:
     from ...rounding import Precision
@@ -85,7 +86,7 @@ class GradientTests:
         self.names = [n for n in program.net.layout.names if n.startswith("trunk.") or n.split(".")[1] in weights]
         self.forward = ForwardVariances(program, p) if forward is None else forward
         self.variances: BackwardVariances = backward_variances(self.forward, self.back)
-        self.groups = Groups(program)
+        self.groups = Groups(program, self.back.weights)
         self.truth: dict[str, F64] = {name: self.back.gradient[name] for name in self.names}
         parts = _parts(program, self.back)
         self.parts = [{name: part[name] for name in self.names} for part in parts]
@@ -110,9 +111,10 @@ class GradientTests:
 
     def conspiracy(self, test: Projection) -> float:
         """The largest deviation that rounding can cause, to first order, if every error is as large and signed as is
-        worst: √3 standard deviations of an error that is uniform."""
+        worst."""
         amplitudes = self.program.amplitudes(self.back, test.direction)
-        return math.sqrt(3.0) * conspiracy(self.forward, self.variances, amplitudes, test.direction) + test.coherent
+        most = worst_case(self.program, self.back, self.forward, self.variances, amplitudes, test.direction, self.p)
+        return most + test.coherent
 
     def alarms(self, gradient: Gradient, truth: Gradient) -> list[tuple[Alarm, Projection | None]]:
         """All statistics beyond their limits; a NaN anywhere is beyond."""

@@ -17,7 +17,7 @@ from ...rounding import activation_bound, behaviour, exact, slope_bound
 from ...rounding.losses import samples, target_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from ...rounding import Precision
     from .program import Amplitudes, Backward, Program, Visit
@@ -169,14 +169,24 @@ def _undo(
 
 
 class Groups:
-    """Samples that are copies of one another round alike: their amplitudes add up before they are squared."""
+    """Samples that are copies of one another round alike: their amplitudes add up before they are squared.
 
-    def __init__(self, program: Program) -> None:
+    ``duplicates`` tells of any copies: samples, units that compute alike, or units that are fed back alike.
+    """
+
+    def __init__(self, program: Program, losses: Iterable[str]) -> None:
         self.of = _classes(program.batch.x)
         self.number = int(self.of.max()) + 1
-        self.duplicates = self.number < program.batch.size or any(
-            int(_classes(visit.w if visit.b is None else np.column_stack([visit.w, visit.b])).max()) + 1 < len(visit.w)
-            for visit in program.visits()
+        heads = [program.heads[name] for name in losses]
+        visits = [*program.trunk, *(visit for head in heads for visit in head)]
+        # What a unit feeds decides its ∂L/∂h; the trunk's last layer feeds every head.
+        fed = [visit.w for part in (program.trunk, *heads) for visit in part[1:]]
+        if program.trunk:
+            fed.append(np.concatenate([head[0].w for head in heads]))
+        self.duplicates = (
+            self.number < program.batch.size
+            or any(_repeats(v.w if v.b is None else np.column_stack([v.w, v.b])) for v in visits)
+            or any(_repeats(w.T[w.any(axis=0)]) for w in fed)
         )
 
     def variance(self, amplitude: F64, v: F64) -> float:
@@ -187,6 +197,10 @@ class Groups:
         together = np.zeros((self.number, size.shape[1]))
         np.add.at(together, self.of, size)
         return float(np.vdot(together, together))
+
+
+def _repeats(rows: F64) -> bool:
+    return len(rows) > 0 and int(_classes(rows).max()) + 1 < len(rows)
 
 
 def _classes(rows: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
@@ -208,14 +222,6 @@ def projection_variance(
     """The variance of ⟨direction, computed gradient⟩."""
     inside = sum(groups.variance(amplitude, v) for amplitude, v in _sites(forward, backward, amplitudes))
     return inside + sum(float((row * row * v).sum()) for row, v in _results(backward, direction))
-
-
-def conspiracy(
-    forward: ForwardVariances, backward: BackwardVariances, amplitudes: Amplitudes, direction: Mapping[str, F64]
-) -> float:
-    """Σ|amplitude|·√V: the deviation, in standard deviations of each error, if all errors conspire."""
-    pairs = [*_sites(forward, backward, amplitudes), *_results(backward, direction)]
-    return sum(float((np.abs(amplitude) * np.sqrt(v)).sum()) for amplitude, v in pairs)
 
 
 def _sites(forward: ForwardVariances, backward: BackwardVariances, amplitudes: Amplitudes) -> Iterator[tuple[F64, F64]]:
