@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import oracle, reference, rounding, testing
     from .activations import ELU, GELU, Activation, GELUTanh, LeakyReLU, Linear, ReLU, Sigmoid, SiLU, Softplus, Tanh
+    from .adapters.from_jax import JaxModel
     from .checks.staged.witnesses import Backward, Witnesses
     from .engine import Network
     from .errors import GradientMismatch
@@ -32,6 +33,7 @@ _HOMES = {
         *("ELU", "GELU", "Activation", "GELUTanh", "LeakyReLU", "Linear", "ReLU", "SiLU", "Sigmoid", "Softplus"),
         "Tanh",
     ),
+    "adapters.from_jax": ("JaxModel",),
     "checks.staged.witnesses": ("Backward", "Witnesses"),
     "engine": ("Network",),
     "errors": ("GradientMismatch",),
@@ -66,6 +68,7 @@ __all__ = [
     "Gradients",
     "Head",
     "Huber",
+    "JaxModel",
     "LeakyReLU",
     "Linear",
     "Loss",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .adapters.computation import Computation, as_batch
+from .adapters.from_jax import JaxModel, is_module
 from .engine import Network
 from .errors import sentence
 from .verification import Verification
@@ -36,11 +37,13 @@ def verify(
 
     ``model`` is a ``torch.nn.Module`` of dense layers and known activations, with ``losses`` (output name -> loss
     object; for outputs in a tuple, in its order) and optional ``loss_weights``; or a compiled ``keras.Model`` on any
-    backend, from which losses and weights are read; or ``(pe.Network, params)``, which judges the engine itself.
+    backend, from which losses and weights are read; or :class:`JaxModel`, a Flax NNX or an Equinox module, with
+    ``losses`` as callables (outputs, targets) or by pyengine's names; or ``(pe.Network, params)``, which judges the
+    engine itself.
     ``x`` is (batch, n_in); ``targets`` maps losses to classes (batch,) or values (batch, n_out). ``sample_weight`` is
     for ``(pe.Network, params)`` alone.
 
-    ``mode="staged"`` judges every operation from the numbers around it (PyTorch): CERTIFIED, REFUTED,
+    ``mode="staged"`` judges every operation from the numbers around it (PyTorch, JAX): CERTIFIED, REFUTED,
     REFUTED_STATISTICAL. ``"blackbox"`` judges final gradients: CONSISTENT, INCONSISTENT, INCONCLUSIVE. ``"auto"`` is
     staged where the numbers can be had. Both report the combination.
 
@@ -112,7 +115,7 @@ def _computed(
             sentence(
                 "model",
                 got=f"is of type {type(model).__name__}",
-                expected="a torch.nn.Module, a compiled keras.Model or (pe.Network, params)",
+                expected="a torch.nn.Module, a compiled keras.Model, pe.JaxModel(...) or (pe.Network, params)",
                 remedy="For anything else, pass final gradients to verify_gradients.",
             )
         )
@@ -130,13 +133,18 @@ def _computed(
                          remedy="They are read from model.compile(...).")
             )  # fmt: skip
         return keras_model.compute(model, x, targets)
-    from .adapters import torch_model
-
     if not isinstance(losses, Mapping) or not losses:
+        example = "optax.l2_loss" if kind == "jax" else "torch.nn.MSELoss()"
         raise ValueError(
             sentence("losses", got="is missing", expected="output name -> loss object",
-                     remedy='Pass losses={"name": torch.nn.MSELoss(), ...}.')
+                     remedy=f'Pass losses={{"name": {example}, ...}}.')
         )  # fmt: skip
+    if kind == "jax":
+        from .adapters import jax_model
+
+        return jax_model.compute(model, x, targets, losses, loss_weights or {})
+    from .adapters import torch_model
+
     return torch_model.compute(model, x, targets, losses, loss_weights or {})
 
 
@@ -148,7 +156,7 @@ def _kind(model: Any) -> str | None:
         return "keras"
     if torch is not None and isinstance(model, torch.nn.Module):
         return "torch"
-    return None
+    return "jax" if isinstance(model, JaxModel) or is_module(model) else None
 
 
 def _by_engine(
