@@ -1,56 +1,16 @@
-"""JAX: read a model and its losses from their jaxprs into the engine's network."""
+"""JAX: a model's gradients by JAX's own differentiation, with every number between the layers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from ..engine import Network
-from ..errors import listing, sentence
-from ..parameters import DTYPES, Array
-from ..rounding import precision
-from ..spec import Dense, Head
+from ..parameters import Array
 from .computation import Computation
 from .from_jax import load, pure
-from .jax_losses import Objective, engine_target, objective
-from .jax_network import DenseCall, Reader, Rows, by_layer, chain
-from .jax_program import Program, program_of
+from .jax_losses import engine_target
+from .jax_reading import read
 from .jax_witnesses import Recorded, record
-
-
-@dataclass(frozen=True, eq=False)
-class Read:
-    """A model as its program and as the engine's network. ``weights`` are the user's; the network's contain the factor
-    of a loss that is a multiple of a known one."""
-
-    program: Program
-    network: Network
-    layers: dict[str, DenseCall]
-    rows: dict[str, Rows]
-    places: dict[str, int]
-    objectives: dict[str, Objective]
-    weights: dict[str, float]
-    leaves: list[Any]
-    paths: list[str]
-    x: Any
-    targets: dict[str, Any]
-
-    def parameter(self, name: str) -> tuple[int, bool]:
-        """The leaf of a canonical parameter, and whether it lies there transposed."""
-        layer, _, kind = name.rpartition(".")
-        call = self.layers[layer]
-        if kind == "weight":
-            return call.kernel, call.by_in
-        assert call.bias is not None
-        return call.bias, False
-
-    def canonical(self, name: str, array: Any) -> Array:
-        """An array of the leaf's shape in the canonical one."""
-        own = np.asarray(array)
-        return own.T if self.parameter(name)[1] else own
 
 
 def compute(
@@ -66,24 +26,24 @@ def compute(
     def apply(own: list[Any], rows: Any) -> Any:
         return given.apply(jax.tree_util.tree_unflatten(tree, own), rows)
 
-    read = _read(jax, apply, leaves, paths, x, targets, losses, loss_weights)
-    seen = record(jax, read)
-    network = read.network
+    found = read(jax, apply, leaves, paths, x, targets, losses, loss_weights)
+    seen = record(jax, found)
+    network = found.network
     return Computation(
         framework=given.framework,
         network=network,
         params=network.parameters(
-            {name: read.canonical(name, read.leaves[read.parameter(name)[0]]) for name in network.layout.names}
+            {name: found.canonical(name, found.leaves[found.parameter(name)[0]]) for name in network.layout.names}
         ),
         x=seen.x,
         targets={
-            name: engine_target(head.loss, read.targets[name], read.rows[name].layer.n_out, seen.x.dtype)
+            name: engine_target(head.loss, found.targets[name], found.rows[name].layer.n_out, seen.x.dtype)
             for name, head in network.heads.items()
         },
         per_loss={name: dict(one.gradient) for name, one in seen.witnesses.per_loss.items()},
         summed=_gradient(seen),
         losses=seen.losses,
-        native={name: read.paths[read.parameter(name)[0]] for name in network.layout.names},
+        native={name: found.paths[found.parameter(name)[0]] for name in network.layout.names},
         witnesses=seen.witnesses,
         # XLA lets subnormal numbers vanish on the CPU.
         flush_to_zero=True,
@@ -94,121 +54,3 @@ def compute(
 def _gradient(seen: Recorded) -> dict[str, Array]:
     assert seen.witnesses.summed is not None
     return dict(seen.witnesses.summed.gradient)
-
-
-def _read(
-    jax: Any,
-    apply: Any,
-    leaves: list[Any],
-    paths: list[str],
-    x: Any,
-    targets: Mapping[str, Any],
-    losses: Mapping[str, Any],
-    loss_weights: Mapping[str, float],
-) -> Read:
-    missing = [name for name in losses if name not in targets]
-    if missing:
-        raise ValueError(
-            sentence("targets", got=f"lacks {listing(missing)}", expected=listing(losses), remedy="Add the targets.")
-        )
-    batch = jax.numpy.asarray(x)
-    closed, shapes = jax.make_jaxpr(apply, return_shape=True)(leaves, batch)
-    outputs = _outputs(jax, shapes, list(losses))
-    program = program_of(jax, closed)
-    dtype = _dtype(leaves, paths)
-    p = precision(dtype, flush_to_zero=True)
-    reader = Reader(program, dtype, p)
-    rows = {name: reader.output(name, program.outputs[place]) for name, (place, _) in outputs.items()}
-    held = {name: jax.numpy.asarray(targets[name]) for name in losses}
-    objectives = {
-        name: objective(jax, name, losses[name], outputs[name][1], held[name], one.layer.n_out, p)
-        for name, one in rows.items()
-    }
-    weights = {name: float(loss_weights.get(name, 1.0)) for name in losses}
-    network, layers = _network(rows, objectives, weights, paths)
-    places = {name: place for name, (place, _) in outputs.items()}
-    return Read(program, network, layers, rows, places, objectives, weights, leaves, paths, batch, held)
-
-
-def _outputs(jax: Any, shapes: Any, names: list[str]) -> dict[str, tuple[int, Any]]:
-    """Per loss: the place of its output among the program's, and the output's shape and dtype."""
-    numbered = iter(range(len(jax.tree_util.tree_leaves(shapes))))
-    tree = jax.tree_util.tree_map(lambda leaf: (next(numbered), leaf), shapes)
-    if isinstance(tree, Mapping):
-        missing = [name for name in names if name not in tree]
-        if missing:
-            raise ValueError(
-                sentence("losses", got=f"names {listing(missing)}", expected=f"outputs among {listing(tree)}",
-                         remedy="Name the losses as the model's outputs.")
-            )  # fmt: skip
-        found = {name: tree[name] for name in names}
-    else:
-        several = isinstance(shapes, (tuple, list))
-        listed: Sequence[Any] = list(tree) if several else [tree]
-        if len(listed) != len(names):
-            raise ValueError(
-                sentence("losses", got=f"has {len(names)} entries", expected=f"one per output, {len(listed)}",
-                         remedy="Give them in the order of the outputs.")
-            )  # fmt: skip
-        found = dict(zip(names, listed, strict=True))
-    for name, each in found.items():
-        if not (isinstance(each, tuple) and len(each) == 2 and hasattr(each[1], "dtype")):
-            raise ValueError(
-                sentence("model", got=f"has an output {name!r} that is no array", expected="one array per loss",
-                         remedy="Return a flat tuple or dict of arrays.")
-            )  # fmt: skip
-    return found
-
-
-def _dtype(leaves: list[Any], paths: list[str]) -> Any:
-    """The one dtype of the real parameters. Raises ``TypeError`` for others than float32 and float64, or for two."""
-    found = {str(leaf.dtype): path for leaf, path in zip(leaves, paths, strict=True) if _is_real(leaf)}
-    if len(found) == 1 and next(iter(found)) in {str(dtype) for dtype in DTYPES}:
-        return np.dtype(next(iter(found)))
-    got = listing(f"{path} of dtype {dtype}" for dtype, path in found.items())
-    raise TypeError(
-        sentence("params", got=f"has {got}", expected="parameters of float32, or of float64 under jax_enable_x64",
-                 remedy="The checks between the layers know these two.")
-    )  # fmt: skip
-
-
-def _is_real(leaf: Any) -> bool:
-    # NumPy calls bfloat16 "V", and the dtypes of random keys are not NumPy's at all.
-    return getattr(leaf.dtype, "kind", "") in "fV" and hasattr(leaf.dtype, "itemsize")
-
-
-def _network(
-    rows: Mapping[str, Rows], objectives: Mapping[str, Objective], weights: Mapping[str, float], paths: list[str]
-) -> tuple[Network, dict[str, DenseCall]]:
-    found = {name: chain(one) for name, one in rows.items()}
-    first = next(iter(found.values()))
-    depth = 0
-    while all(len(layers) > depth + 1 and layers[depth] is first[depth] for layers in found.values()):
-        depth += 1
-    layers = by_layer(found, depth)
-    used: dict[int, str] = {}
-    for call in layers.values():
-        for leaf in (call.kernel, *([] if call.bias is None else [call.bias])):
-            if leaf in used:
-                raise ValueError(
-                    sentence("model", got=f"uses {paths[leaf]} at two places", expected="each layer at one",
-                             remedy="The engine shares layers in the trunk only.")
-                )  # fmt: skip
-            used[leaf] = paths[leaf]
-    entries = {layers[0].entry for layers in found.values()}
-    if len(entries) > 1:
-        raise ValueError(
-            sentence("model", got="prepares x separately for its outputs", expected="one array that enters all layers",
-                     remedy="Prepare x once, before the first layer.")
-        )  # fmt: skip
-
-    def dense(call: DenseCall) -> Dense:
-        assert call.activation is not None
-        return Dense(call.n_out, call.activation, bias=call.bias is not None)
-
-    heads = {
-        name: Head([dense(call) for call in layers_[depth:]], objectives[name].loss,
-                   weights[name] * objectives[name].factor)
-        for name, layers_ in found.items()
-    }  # fmt: skip
-    return Network(first[0].n_in, [dense(call) for call in first[:depth]], heads), layers

@@ -15,7 +15,7 @@ from ..parameters import Array
 from .jax_program import Value
 
 if TYPE_CHECKING:
-    from .jax_model import Read
+    from .jax_reading import Read
 
 
 @dataclass(frozen=True, eq=False)
