@@ -153,6 +153,16 @@ def test_a_stale_mask_is_refuted_at_its_slope() -> None:
     refuted(given, with_change(witnesses, "a", "dz", "trunk.1", stale), "per_loss['a'].dz['trunk.1']")
 
 
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_one_array_on_both_sides_of_an_activation_is_refuted(activation: str) -> None:
+    given, witnesses = everyday_witnesses("tiny", activation=activation)
+    assert witnesses.summed is not None
+    same = replace(witnesses, h={**witnesses.h, "trunk.0": witnesses.z["trunk.0"]})
+    refuted(given, same, "h['trunk.0']")
+    same = with_change(witnesses, "summed", "dz", "trunk.0", witnesses.summed.dh["trunk.0"])
+    refuted(given, same, "summed.dz['trunk.0']")
+
+
 def test_gelu_by_tanh_is_not_gelu() -> None:
     given, _ = everyday_witnesses("small", activation="gelu")
     refuted(given, torch_witnesses(everyday("small", activation="gelu_tanh")), "h['trunk.0']")

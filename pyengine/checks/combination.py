@@ -32,6 +32,9 @@ from .standing import Standing, standing, worst
 
 Vector = npt.NDArray[np.float64]
 
+SMALLEST_LOSS_SCALE = 128
+"""Mixed-precision training multiplies losses by powers of two; smaller ones would protect nothing in float16."""
+
 
 @dataclass(frozen=True)
 class Alpha:
@@ -127,10 +130,8 @@ def check_combination(step: Step, evidence: Evidence) -> Combination:
         tensors.append(fit(name, step.native[name], shape, slice(start, start + math.prod(shape))))
     trunk = fit("trunk", "all shared layers", (size,), slice(0, size))
     verdict, reason, found = _judge(trunk, tensors, step.network, step.batch)
-    factor = common_factor(alpha_of(trunk)) if verdict == "scaled" else None
-    return Combination(
-        verdict, reason, found, trunk, tuple(tensors), cosines(jacobian), None if factor is None else sum(factor) / 2.0
-    )
+    factor = likeliest_factor(alpha_of(trunk)) if verdict == "scaled" else None
+    return Combination(verdict, reason, found, trunk, tuple(tensors), cosines(jacobian), factor)
 
 
 def alpha_of(fit: Fit) -> list[Alpha]:
@@ -198,7 +199,7 @@ def pattern(trunk: Fit, far: Standing, net: Network, batch: int) -> tuple[str, s
     if far == "beyond" and (common := common_factor(alpha)) is not None:
         suspects = factor_suspects(*common, net, batch)
         named = f"; {' or '.join(suspects)}?" if suspects else ""
-        return "scaled", f"every configured weight is multiplied by {sum(common) / 2.0:.7g}{named}", "beyond"
+        return "scaled", f"every configured weight is multiplied by {likeliest_factor(alpha):.7g}{named}", "beyond"
     if far == "beyond":
         found = ", ".join(f"{a.value:.6g} for {name}" for name, a in trunk.alpha.items())
         return "other weights", f"it is a weighted sum, but with {found}", "beyond"
@@ -214,6 +215,13 @@ def common_factor(alpha: list[Alpha]) -> tuple[float, float] | None:
     return (low, high) if low <= high else None
 
 
+def likeliest_factor(alpha: list[Alpha]) -> float:
+    """The mean of the ratios of fitted to configured weights, each counting by the width of its interval."""
+    meant = [a for a in alpha if a.configured != 0.0]
+    known = [(a.value / a.configured, (a.configured / a.radius) ** 2 if a.radius > 0.0 else 1.0) for a in meant]
+    return sum(ratio * share for ratio, share in known) / sum(share for _, share in known)
+
+
 def factor_suspects(low: float, high: float, net: Network, batch: int) -> list[str]:
     """Known reasons for a factor in [low, high]: means taken twice or not at all, accumulation, replicas."""
     features = {head.layers[-1].n_out for head in net.heads.values()}
@@ -223,6 +231,7 @@ def factor_suspects(low: float, high: float, net: Network, batch: int) -> list[s
         (batch / (batch - 1.0) if batch > 1 else 0.0, "divided by batch - 1"),
         *((1.0 / n, f"divided by the features, {n}, once more") for n in sorted(features) if n > 1),
         *((float(n), f"not divided by the features, {n}") for n in sorted(features) if n > 1),
+        (1.0 / len(net.heads), f"divided by the number of losses, {len(net.heads)}"),
         (float(len(net.heads)), f"multiplied by the number of losses, {len(net.heads)}"),
         (0.5, "a factor 1/2 in a squared error"),
         (2.0, "a factor 2 in a squared error, or the step counted twice"),
@@ -234,6 +243,8 @@ def factor_suspects(low: float, high: float, net: Network, batch: int) -> list[s
         count = round(middle) if middle >= 1.0 else round(1.0 / middle)
         if count > 1 and (low <= count <= high or low <= 1.0 / count <= high):
             found.append(f"{count} accumulated batches or replicas, {'added' if middle > 1.0 else 'averaged twice'}")
+            if count >= SMALLEST_LOSS_SCALE and count & (count - 1) == 0:
+                found.append(f"a loss scale of {count}, {'left in' if middle > 1.0 else 'divided out twice'}")
     return found
 
 

@@ -121,7 +121,7 @@ class _Walk:
             h = self.h.get(name)
             if z is None or h is None:
                 self.unjudged.append(f"h[{name!r}]")
-            elif name in self.witnesses.h and h is not z:
+            elif name in self.witnesses.h and not (copies and h is z):
                 self.stages.append(self.activated[name].value(f"h[{name!r}]", h))
         return h
 
@@ -163,7 +163,7 @@ class _Walk:
             where = f"{path}.dz[{name!r}]"
             if dh is None or dz is None or name not in self.activated:
                 self.unjudged.append(where)
-            elif dz is not dh:
+            elif not (dz is dh and isinstance(layer.activation, LinearActivation)):
                 self.stages.append(self.activated[name].slope(where, dz, dh))
             self._parameters(path, layer, one, dz, self.h.get(layers[i - 1].name) if i else x)
             if i:
