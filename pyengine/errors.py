@@ -12,6 +12,13 @@ class GradientMismatch(AssertionError):
     """
 
 
+class Unsupported(ValueError):
+    """The engine does not know a layer or a loss of a model; the message names it.
+
+    What needs only the framework can still be judged.
+    """
+
+
 class NotComputed(AttributeError):
     """A part of a result was not asked for when the result was computed."""
 

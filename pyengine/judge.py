@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import platform
-
-import numpy as np
-
 from .checks.combination import check_combination
 from .checks.evidence import Truth, gather_evidence
 from .checks.ledger import check_ledger
 from .checks.update import check_update
 from .report import Report, Subject
-from .runtime import info
+from .runtime import environment
 from .spec import Layer
 from .witnesses import Step
 
@@ -38,7 +34,7 @@ def judge(step: Step, *, data: str = "", reproduce: str | None = None, truth: Tr
         combination=check_combination(step, evidence),
         update=check_update(step, evidence),
         agreement=evidence.agreement,
-        environment=environment(step),
+        environment={**environment(), **step.versions},
         reproduce=reproduce,
     )
 
@@ -55,15 +51,3 @@ def describe(step: Step) -> str:
 
 def _layer(layer: Layer) -> str:
     return str(layer.n_out) if layer.activation.name == "linear" else f"{layer.n_out} {layer.activation.name}"
-
-
-def environment(step: Step) -> dict[str, str]:
-    """Versions, instruction set, threads: what someone needs who gets other numbers."""
-    here = info()
-    return {
-        "pyengine": f"{here['version']} ({here['isa']}, threads: {here['threads']})",
-        **step.versions,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
-    }

@@ -155,7 +155,7 @@ class Report:
                 "gradient_source": subject.gradient_source,
                 "notes": list(subject.notes),
             },
-            "ledger": _ledger(self.ledger),
+            "ledger": None if self.ledger is None else ledger_data(self.ledger),
             "combination": combination_data(self.combination),
             "update": update_data(self.update),
             "reach": {},
@@ -267,9 +267,8 @@ def _hypothesis(h: Hypothesis) -> dict[str, Any]:
     }
 
 
-def _ledger(ledger: Ledger | None) -> dict[str, Any] | None:
-    if ledger is None:
-        return None
+def ledger_data(ledger: Ledger) -> dict[str, Any]:
+    """The ledger as plain data."""
     return {
         "verdict": ledger.verdict,
         "terms": [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import platform
 from typing import Any
 
 from . import __version__, _core
@@ -56,3 +57,20 @@ def set_num_threads(n: int) -> None:
     if isinstance(n, bool) or not 1 <= number <= MOST_THREADS:
         raise ValueError(sentence("n", got=f"is {n}", expected=expected, remedy="Use 1 for no parallelism."))
     _core.set_num_threads(number)
+
+
+def environment() -> dict[str, str]:
+    """Versions, instruction set, threads: what someone needs who gets other numbers.
+
+    >>> sorted(environment())
+    ['machine', 'numpy', 'pyengine', 'python']
+    """
+    import numpy as np
+
+    here = info()
+    return {
+        "pyengine": f"{here['version']} ({here['isa']}, threads: {here['threads']})",
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+    }

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .errors import GradientMismatch
-from .report import SCHEMA_VERSION, combination_data, finite, update_data
+from .checks.reach import faults, unused
+from .errors import GradientMismatch, listing
+from .report import SCHEMA_VERSION, combination_data, finite, ledger_data, update_data
 
 if TYPE_CHECKING:
     from .checks.blackbox import Finding
     from .checks.combination import Combination
+    from .checks.differences import Slope
+    from .checks.ledger import Ledger
+    from .checks.routes import Routes
     from .checks.update import Update
     from .verify_staged import StagedReport
 
@@ -23,9 +28,12 @@ Verdict = Literal["CONSISTENT", "INCONSISTENT", "INCONCLUSIVE", "CERTIFIED", "RE
 class Verification:
     """True if consistent; prints as a summary; ``combination`` and ``update`` are None where they were not judged.
 
-    ``findings`` holds one black-box finding per gradient that was given. ``reach`` maps each loss to the parameters
-    that its gradient should touch and does not (``"detached"``), or should not and does (``"unexpected"``). ``staged``
-    is the staged report where witnesses were at hand; ``native`` maps canonical parameter names to the framework's.
+    ``findings`` holds one black-box finding per gradient that was given. ``reach`` maps each loss to its parameters and
+    these to a word of :mod:`pyengine.checks.reach`. ``staged`` is the staged report where witnesses were at hand;
+    ``native`` maps canonical parameter names to the framework's. For a model that the engine does not know, ``refusal``
+    says why, ``routes`` compares the gradient of the total with the sum of the losses' gradients, ``slopes`` holds
+    directional finite differences, and parameters have the framework's names. ``not_judged`` says of every check that
+    did not run why it did not.
     """
 
     verdict: Verdict
@@ -37,6 +45,11 @@ class Verification:
     environment: dict[str, str] = field(default_factory=dict)
     staged: StagedReport | None = None
     native: dict[str, str] = field(default_factory=dict)
+    ledger: Ledger | None = None
+    routes: Routes | None = None
+    slopes: tuple[Slope, ...] = ()
+    not_judged: dict[str, str] = field(default_factory=dict)
+    refusal: str = ""
 
     @property
     def ok(self) -> bool:
@@ -62,20 +75,29 @@ class Verification:
                 {"gradient": f.name, "native": self.native.get(tensor.name), **_plain(vars(tensor))}
                 for f in self.findings
                 for tensor in f.tensors
-            ],
+            ]
+            + [_plain(vars(tensor)) for tensor in (self.routes.tensors if self.routes else ())],
             "combination": None if self.combination is None else combination_data(self.combination),
             "update": None if self.update is None else update_data(self.update),
-            "ledger": None,
+            "ledger": None if self.ledger is None else ledger_data(self.ledger),
             "reach": self.reach,
+            "differences": [{**vars(slope), "bound": slope.bound, "outcome": slope.outcome} for slope in self.slopes],
+            "refusal": self.refusal or None,
             "stages": [] if self.staged is None else self.staged.to_dict()["stages"],
-            "not_judged": {
-                "ledger": "no reported losses were given",
-                **({} if self.staged else {"stages": "no witnesses were given, only final numbers"}),
-                **({} if self.combination else {"combination": "no summed gradient was given"}),
-                **({} if self.update else {"update": "no parameters before and after a step were given"}),
-            },
+            "not_judged": self.unjudged,
             "environment": self.environment,
         }
+
+    @property
+    def unjudged(self) -> dict[str, str]:
+        """Check -> why it did not run."""
+        reasons = {
+            "ledger": (self.ledger, "no reported losses were given"),
+            "stages": (self.staged, "no witnesses were given, only final numbers"),
+            "combination": (self.combination, "no summed gradient was given"),
+            "update": (self.update, "no parameters before and after a step were given"),
+        }
+        return {name: why for name, (found, why) in reasons.items() if found is None} | self.not_judged
 
     def to_json(self, indent: int | None = 2) -> str:
         """The result as JSON. Numbers that JSON lacks (infinities, NaN) become null."""
@@ -99,10 +121,15 @@ class Verification:
 
         return figure(self)
 
+    def named(self, name: str) -> str:
+        """A canonical parameter name with the framework's own beside it, where it has another."""
+        own = self.native.get(name, name)
+        return name if own == name else f"{name} ({own})"
+
     def __str__(self) -> str:
         lines = [f"{self.verdict}  {self.answer}"]
         for finding in self.findings:
-            lines += ["", *_table(finding)]
+            lines += ["", *_table(finding, self.named)]
         if self.combination is not None:
             lines += ["", "Gradient at the shared layers: G = Σ α·∇loss"]
             for name, a in self.combination.alpha.items():
@@ -121,15 +148,37 @@ class Verification:
             count, failed = len(self.staged.stages), self.staged.staged.failures
             lines += ["", f"Stages: {count - len(failed)} of {count} hold; print(report.staged) shows them all"]
             lines += [f"  {stage.name} ({stage.kind}): {stage.reason}" for stage in failed[:5]]
-        for loss, touched in self.reach.items():
-            lines += [f"  {loss} {how}: {name}" for name, how in touched.items()]
+        if self.routes is not None:
+            lines += ["", *_routes(self.routes)]
+        if self.slopes:
+            lines += ["", "Finite differences in float64"]
+            lines += [
+                f"  {s.loss} along {s.along}: gradient {s.claimed:.9g}, measured {s.measured:.9g} ± {s.bound:.1e}, "
+                f"step {s.step:.1e}: {s.outcome}"
+                for s in self.slopes
+            ]
+        for loss, touched in faults(self.reach).items():
+            lines += [f"  {loss} {how}: {self.named(name)}" for name, how in touched.items()]
+        if self.reach and (idle := unused(self.reach)):
+            lines += [f"  no loss is connected to {listing(map(self.named, idle))}"]
+        if self.refusal:
+            lines += ["", "Not judged:"]
+            for why in dict.fromkeys(self.unjudged.values()):
+                lines.append(f"  {listing(name for name, other in self.unjudged.items() if other == why)}: {why}")
         if self.environment:
             lines += ["", " · ".join(f"{name} {value}" for name, value in self.environment.items())]
         return "\n".join(lines)
 
 
-def _table(finding: Finding) -> list[str]:
-    width = max([9, *(len(t.name) for t in finding.tensors)])
+def _routes(routes: Routes) -> list[str]:
+    width = max([9, *(len(t.name) for t in routes.tensors)])
+    lines = ["Gradient of the total beside the weighted sum of the losses' gradients",
+             f"  {'parameter':<{width}}  {'norm':>8}  {'of limit':>8}  worst"]  # fmt: skip
+    return lines + [f"  {t.name:<{width}}  {t.size:8.1e}  {t.ratio:8.1e}  {t.where}" for t in routes.tensors]
+
+
+def _table(finding: Finding, named: Callable[[str], str]) -> list[str]:
+    width = max([9, *(len(named(t.name)) for t in finding.tensors)])
     lines = [
         f"{finding.name}: {finding.verdict}, {finding.reason}",
         f"  {'tensor':<{width}}  {'error':>8}  {'expected':>8}  {'scale':>9}  {'smallest seen':>13}  worst element",
@@ -137,7 +186,7 @@ def _table(finding: Finding) -> list[str]:
     for t in finding.tensors:
         where = ", ".join(map(str, t.worst_index))
         lines.append(
-            f"  {t.name:<{width}}  {t.actual_error:8.1e}  {t.predicted_error:8.1e}  {t.scale_error:+9.1e}  "
+            f"  {named(t.name):<{width}}  {t.actual_error:8.1e}  {t.predicted_error:8.1e}  {t.scale_error:+9.1e}  "
             f"{t.detectable_scale:13.1e}  [{where}] {t.worst_actual:.7g} for {t.worst_expected:.7g}, "
             f"{t.worst_deviation:.2g} σ"
         )

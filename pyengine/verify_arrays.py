@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +17,13 @@ from .checks.blackbox.combination import combine
 from .checks.blackbox.replay import Order, replays, restored
 from .checks.blackbox.variances import ForwardVariances
 from .checks.evidence import gather_evidence
+from .checks.reach import faults
 from .checks.update import check_update
 from .errors import listing, sentence
 from .optimizers import Adam
 from .parameters import Layout, Parameters
 from .rounding import precision
-from .runtime import info
+from .runtime import environment
 from .verification import Verdict, Verification
 from .witnesses import Step
 
@@ -107,14 +107,15 @@ def verify_gradients(
             others = partial(_of_replays, again, loss)
             finding = judge_gradient(name, tests, gradient, truth, others)
             findings.append(finding)
-            if missed := _reach(gradient, truth):
-                reach[name] = missed
+            touched = _reach(gradient, truth, net.layout.names)
+            if loss is not None or faults({"summed": touched}):
+                reach[loss or "summed"] = touched
             if name == "summed":
                 parts = {head: _moved(program, head, finding, tests) for head in net.heads}
                 combination = combine(tests, finding, gradient, parts)
     verdict = _gravest(findings)
     return Verification(
-        verdict, _answer(verdict, findings), tuple(findings), combination, None, reach, environment=_environment()
+        verdict, _answer(verdict, findings), tuple(findings), combination, None, reach, environment=environment()
     )
 
 
@@ -189,7 +190,7 @@ def explain_update(
         if update.standing == "within"
         else f"{update.rule}: {update.reason}.",
         update=update,
-        environment=_environment(),
+        environment=environment(),
     )
 
 
@@ -263,12 +264,13 @@ def _moved(program: Program, head: str, finding: Finding, tests: GradientTests) 
     return {name: gradient[name] for name in tests.names}
 
 
-def _reach(gradient: Gradient, truth: Gradient) -> dict[str, str]:
-    found = {}
+def _reach(gradient: Gradient, truth: Gradient, names: Iterable[str]) -> dict[str, str]:
+    found = dict.fromkeys(names, "untouched")
     for name, expected in truth.items():
-        touched = bool((gradient[name] != 0.0).any())
-        if touched != bool((expected != 0.0).any()):
-            found[name] = "unexpected" if touched else "detached"
+        touched, should = bool((gradient[name] != 0.0).any()), bool((expected != 0.0).any())
+        found[name] = {(True, True): "reached", (False, False): "zero", (True, False): "unexpected"}.get(
+            (touched, should), "detached"
+        )
     return found
 
 
@@ -283,13 +285,3 @@ def _answer(verdict: Verdict, findings: list[Finding]) -> str:
     culprit = next(f for f in findings if f.verdict == verdict)
     said = "deviates by more than rounding explains" if verdict == "INCONSISTENT" else "cannot be judged"
     return f"{culprit.name} {said}: {culprit.reason}."
-
-
-def _environment() -> dict[str, str]:
-    here = info()
-    return {
-        "pyengine": f"{here['version']} ({here['isa']}, threads: {here['threads']})",
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
-    }

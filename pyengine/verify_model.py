@@ -12,9 +12,10 @@ import numpy as np
 from .adapters.computation import Computation, as_batch
 from .adapters.from_jax import JaxModel, is_module
 from .engine import Network
-from .errors import sentence
+from .errors import Unsupported, listing, sentence
 from .verification import Verification
 from .verify_arrays import verify_gradients
+from .verify_observed import verify_observation
 from .verify_staged import verify_witnesses
 
 if TYPE_CHECKING:
@@ -64,7 +65,12 @@ def verify(
         raise TypeError(
             sentence("targets", got=f"is {type(targets).__name__}", expected="losses -> arrays", remedy="Pass a dict.")
         )
-    done = _computed(model, x, targets, losses, loss_weights, sample_weight)
+    try:
+        done = _computed(model, x, targets, losses, loss_weights, sample_weight)
+    except Unsupported as refusal:
+        if mode != "auto" or _kind(model) != "torch":
+            raise
+        return _observed(model, x, targets, losses, loss_weights, str(refusal), seed)
     if mode == "staged" and done.witnesses is None:
         raise ValueError(
             sentence(
@@ -133,19 +139,57 @@ def _computed(
                          remedy="They are read from model.compile(...).")
             )  # fmt: skip
         return keras_model.compute(model, x, targets)
+    given, weights = _losses(kind, losses, loss_weights, targets)
+    if kind == "jax":
+        from .adapters import jax_model
+
+        return jax_model.compute(model, x, targets, given, weights)
+    from .adapters import torch_model
+
+    return torch_model.compute(model, x, targets, given, weights)
+
+
+def _observed(
+    model: Any, x: Any, targets: Mapping[str, Any], losses: Any, loss_weights: Any, refusal: str, seed: int
+) -> Verification:
+    """The engine does not know the model: judge what its framework alone can tell."""
+    from .adapters import torch_observed
+
+    given, weights = _losses("torch", losses, loss_weights, targets)
+    seen = torch_observed.observe(model, x, targets, given, weights, refusal, seed)
+    features = {int(shape[-1]) for shape in map(np.shape, targets.values()) if len(shape) > 1}
+    return verify_observation(seen, features, seed)
+
+
+def _losses(
+    kind: str, losses: Any, loss_weights: Any, targets: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], Mapping[str, float]]:
+    """The losses and their weights, checked by name."""
     if not isinstance(losses, Mapping) or not losses:
         example = "optax.l2_loss" if kind == "jax" else "torch.nn.MSELoss()"
         raise ValueError(
             sentence("losses", got="is missing", expected="output name -> loss object",
                      remedy=f'Pass losses={{"name": {example}, ...}}.')
         )  # fmt: skip
-    if kind == "jax":
-        from .adapters import jax_model
-
-        return jax_model.compute(model, x, targets, losses, loss_weights or {})
-    from .adapters import torch_model
-
-    return torch_model.compute(model, x, targets, losses, loss_weights or {})
+    for name, loss in losses.items():
+        if kind == "torch" and not callable(loss):
+            raise TypeError(
+                sentence(f"losses[{name!r}]", got=f"is of type {type(loss).__name__}", expected="a function",
+                         remedy="It is called with the output and the target.")
+            )  # fmt: skip
+    weights = loss_weights or {}
+    unknown = [name for name in weights if name not in losses]
+    if unknown:
+        raise ValueError(
+            sentence("loss_weights", got=f"names {listing(unknown)}", expected=f"losses among {listing(losses)}",
+                     remedy="Name the weights as the losses.")
+        )  # fmt: skip
+    missing = [name for name in losses if name not in targets]
+    if missing:
+        raise ValueError(
+            sentence("targets", got=f"lacks {listing(missing)}", expected=listing(losses), remedy="Add the targets.")
+        )
+    return losses, weights
 
 
 def _kind(model: Any) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..activations import ELU, Activation, LeakyReLU
 from ..activations import activation as activation_of
-from ..errors import listing, sentence
+from ..errors import Unsupported, listing, sentence
 from ..losses import MAE, MSE, BinaryCrossEntropy, Huber, Loss, SoftmaxCrossEntropy
 from ..spec import Dense
 
@@ -31,10 +31,13 @@ def chains(torch: Any, traced: Any, names: list[str]) -> dict[str, list[Place]]:
     Raises ``ValueError`` for what the engine does not know; the message names it.
     """
     (node,) = (n for n in traced.graph.nodes if n.op == "output")
-    return {name: _chain(torch, traced, out) for name, out in _outputs(node.args[0], names).items()}
+    return {name: _chain(torch, traced, out) for name, out in outputs_by_name(node.args[0], names).items()}
 
 
-def _outputs(given: Any, names: list[str]) -> dict[str, Any]:
+def outputs_by_name(given: Any, names: list[str]) -> dict[str, Any]:
+    """Outputs, or their nodes, by the names of the losses: from a mapping, or in order from a tuple or a single one."""
+    if hasattr(given, "_asdict") and set(names) <= set(given._asdict()):
+        given = given._asdict()
     if isinstance(given, Mapping):
         missing = [name for name in names if name not in given]
         if missing:
@@ -67,6 +70,8 @@ def _chain(torch: Any, traced: Any, node: Any) -> list[Place]:
             if pending is not None:
                 raise _unknown(node, module, "at most one activation after each Linear")
             pending = (kind, node)
+        if not node.args:
+            raise _unknown(node, module, "operations with their input in the first place")
         node = node.args[0]
     if pending is not None or not places:
         raise _unknown(node, None, "a Linear layer before every activation")
@@ -110,14 +115,14 @@ def _activation(torch: Any, node: Any, module: Any) -> Activation:
     raise _unknown(node, module, "Linear layers with known activations")
 
 
-def _unknown(node: Any, module: Any, expected: str) -> ValueError:
+def _unknown(node: Any, module: Any, expected: str) -> Unsupported:
     kind = type(module).__name__ if module is not None else getattr(node.target, "__name__", str(node.target))
-    return ValueError(
+    return Unsupported(
         sentence(
             "model",
             got=f"has {kind} at {node.target if module is not None else node.name!r}",
             expected=expected,
-            remedy="The engine knows no other operation; pass final gradients to verify_gradients instead.",
+            remedy="The engine knows no other operation.",
         )
     )
 
@@ -139,10 +144,11 @@ def loss_of(torch: Any, name: str, given: Any) -> Loss:
             return Huber(reduction, delta=1.0)
         if kind in makers:
             return makers[kind]()
-    raise ValueError(
+    called = getattr(given, "__name__", kind.__name__)
+    raise Unsupported(
         sentence(
             f"losses[{name!r}]",
-            got=f"is {kind.__name__}{' with weights' if weighted else ''}, reduction {reduction!r}",
+            got=f"is {called}{' with weights' if weighted else ''}, reduction {reduction!r}",
             expected="CrossEntropyLoss, MSELoss, L1Loss, HuberLoss, SmoothL1Loss(beta=1) or BCEWithLogitsLoss, reduced",
             remedy="The engine knows these, without weights of classes.",
         )
@@ -162,7 +168,7 @@ def shared_depth(found: Mapping[str, list[Place]]) -> int:
     used += [place.path for chain in found.values() for place in chain[depth:]]
     twice = sorted({path for path in used if operator.countOf(used, path) > 1})
     if twice:
-        raise ValueError(
+        raise Unsupported(
             sentence("model", got=f"uses {listing(twice)} at two places", expected="each layer at one",
                      remedy="The engine shares layers in the trunk only.")
         )  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..checks.staged.witnesses import Backward, Witnesses
 from ..engine import Network
-from ..errors import listing, sentence
+from ..errors import Unsupported, listing, sentence
 from ..parameters import Array
 from ..spec import Head
 from .computation import Computation, as_batch
@@ -26,12 +26,7 @@ def compute(
     """Gradients of every loss and of their weighted sum, with witnesses. See :func:`pyengine.verify`."""
     torch = load()
     names = list(losses)
-    missing = [name for name in names if name not in targets]
-    if missing:
-        raise ValueError(
-            sentence("targets", got=f"lacks {listing(missing)}", expected=listing(names), remedy="Add the targets.")
-        )
-    traced = torch.fx.symbolic_trace(model)
+    traced = _traced(torch, model)
     found = chains(torch, traced, names)
     depth = shared_depth(found)
     places = {f"trunk.{i}": place for i, place in enumerate(next(iter(found.values()))[:depth])}
@@ -82,6 +77,17 @@ def compute(
         ),
         versions={"torch": str(torch.__version__)},
     )
+
+
+def _traced(torch: Any, model: Any) -> Any:
+    try:
+        return torch.fx.symbolic_trace(model)
+    except Exception as error:  # a forward pass may do anything, and tracing may fail in as many ways
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise Unsupported(
+            sentence("model", got=f"cannot be traced by torch.fx ({said})", expected="a forward pass without branches",
+                     remedy="The engine reads the layers from the trace.")
+        ) from error  # fmt: skip
 
 
 def _run(torch: Any, traced: Any, x: Any) -> dict[Any, Any]:

@@ -180,10 +180,15 @@ def _judge(trunk: Fit, tensors: list[Fit], net: Network, batch: int) -> tuple[st
     configured = [a.configured for a in alpha]
     if _all_hold(alpha, configured):
         return "summed", "the configured weights lie in every interval", "within"
-    return pattern(trunk, worst([a.standing for a in alpha]), net, batch)
+    return pattern(trunk, worst([a.standing for a in alpha]), features_of(net), batch)
 
 
-def pattern(trunk: Fit, far: Standing, net: Network, batch: int) -> tuple[str, str, Standing]:
+def features_of(net: Network) -> set[int]:
+    """The numbers of features over which losses may average."""
+    return {head.layers[-1].n_out for head in net.heads.values()}
+
+
+def pattern(trunk: Fit, far: Standing, features: set[int], batch: int) -> tuple[str, str, Standing]:
     """What coefficients that are not the configured ones mean; ``far`` tells whether they are surely others."""
     alpha = list(trunk.alpha.values())
     configured = [a.configured for a in alpha]
@@ -197,7 +202,7 @@ def pattern(trunk: Fit, far: Standing, net: Network, batch: int) -> tuple[str, s
     if missing and all(trunk.alpha[name].holds(trunk.alpha[name].configured) for name in names if name not in missing):
         return "missing loss", f"the gradient of {', '.join(missing)} is not in it", "beyond"
     if far == "beyond" and (common := common_factor(alpha)) is not None:
-        suspects = factor_suspects(*common, net, batch)
+        suspects = factor_suspects(*common, k, features, batch)
         named = f"; {' or '.join(suspects)}?" if suspects else ""
         return "scaled", f"every configured weight is multiplied by {likeliest_factor(alpha):.7g}{named}", "beyond"
     if far == "beyond":
@@ -222,17 +227,16 @@ def likeliest_factor(alpha: list[Alpha]) -> float:
     return sum(ratio * share for ratio, share in known) / sum(share for _, share in known)
 
 
-def factor_suspects(low: float, high: float, net: Network, batch: int) -> list[str]:
+def factor_suspects(low: float, high: float, losses: int, features: set[int], batch: int) -> list[str]:
     """Known reasons for a factor in [low, high]: means taken twice or not at all, accumulation, replicas."""
-    features = {head.layers[-1].n_out for head in net.heads.values()}
     known = [
         (1.0 / batch, f"divided by the batch, {batch}, once more"),
         (float(batch), f"not divided by the batch, {batch}"),
         (batch / (batch - 1.0) if batch > 1 else 0.0, "divided by batch - 1"),
         *((1.0 / n, f"divided by the features, {n}, once more") for n in sorted(features) if n > 1),
         *((float(n), f"not divided by the features, {n}") for n in sorted(features) if n > 1),
-        (1.0 / len(net.heads), f"divided by the number of losses, {len(net.heads)}"),
-        (float(len(net.heads)), f"multiplied by the number of losses, {len(net.heads)}"),
+        (1.0 / losses, f"divided by the number of losses, {losses}"),
+        (float(losses), f"multiplied by the number of losses, {losses}"),
         (0.5, "a factor 1/2 in a squared error"),
         (2.0, "a factor 2 in a squared error, or the step counted twice"),
         (-1.0, "the opposite sign: ascent instead of descent"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..witnesses import Step
@@ -89,3 +91,20 @@ def check_ledger(step: Step, evidence: Evidence) -> Ledger | None:
         verdict=verdict,
         standing=worst([by_rest, by_terms]),
     )
+
+
+def check_total(weights: Mapping[str, float], losses: Mapping[str, float], total: float, unit: float) -> Ledger:
+    """Is the reported total the weighted sum of its terms? Without an engine the terms themselves are taken as given.
+
+    Each weight is rounded to the dtype, each product and each of the K - 1 sums once.
+    """
+    weighed = [weights[name] * value for name, value in losses.items()]
+    size = sum(map(abs, weighed))
+    rest = total - sum(weighed)
+    spread = (len(weighed) + 1) * unit * size
+    found = standing(abs(rest), spread, size)
+    terms = tuple(
+        Term(name, name, weights[name], value, math.nan, math.nan, math.nan, "within") for name, value in losses.items()
+    )
+    verdict = {"within": "balanced", "beyond": "unexplained rest", "between": "cannot tell"}[found]
+    return Ledger(terms, total, sum(weighed), spread, rest, spread, verdict, found)

@@ -64,9 +64,10 @@ pre { overflow-x: auto; font-size: 13px; }
 {% if data.reach %}
 <h2>Reach</h2>
 <table>
-{% for loss, touched in data.reach.items() %}{% for name, how in touched.items() %}
-<tr><td>{{ loss }}</td><td>{{ name }}</td><td>{{ how }}</td></tr>
-{% endfor %}{% endfor %}
+<tr><th>parameter</th>{% for loss in data.reach %}<th>{{ loss }}</th>{% endfor %}</tr>
+{% for name in (data.reach.values()|first) %}
+<tr><td>{{ name }}</td>{% for touched in data.reach.values() %}<td>{{ touched.get(name, "") }}</td>{% endfor %}</tr>
+{% endfor %}
 </table>
 {% endif %}
 <h2>The whole report</h2>

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ..combination import Alpha, Combination, Fit, cosines, likeliest_factor, pattern
+from ..combination import Alpha, Combination, Fit, cosines, features_of, likeliest_factor, pattern
 from .statistics import GradientTests
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def combine(tests: GradientTests, finding: Finding, gradient: Gradient, parts: M
     if all(a.holds(a.configured) for a in found):
         reason = "the configured weights lie in every interval"
         return Combination("summed", reason, "within", trunk, (), cosines(jacobian))
-    verdict, reason, standing = pattern(trunk, "beyond", net, tests.program.batch.size)
+    verdict, reason, standing = pattern(trunk, "beyond", features_of(net), tests.program.batch.size)
     factor = likeliest_factor(found) if verdict == "scaled" else None
     return Combination(verdict, reason, standing, trunk, (), cosines(jacobian), factor)
 
