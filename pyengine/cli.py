@@ -1,6 +1,6 @@
-"""The command line: ``pyengine demo``, ``pyengine bench``, ``pyengine info``.
+"""The command line: ``pyengine demo``, ``pyengine bench``, ``pyengine selftest``, ``pyengine info``.
 
-Exit codes: 0 the step is consistent, 1 it is refuted, 2 wrong usage, 3 inconclusive.
+Exit codes: 0 what was judged holds, 1 it is refuted, 2 wrong usage, 3 inconclusive.
 """
 
 from __future__ import annotations
@@ -95,6 +95,18 @@ def application() -> Any:
         )
 
     @app.command()
+    def selftest(
+        quick: bool = typer.Option(False, help="Every third fault, and no search for the smallest; some seconds."),
+        full: bool = typer.Option(False, help="The large network too; some minutes."),
+        seed: int = typer.Option(0, min=0, help="Chooses parameters, batches and projections."),
+        json_path: Path | None = typer.Option(  # noqa: B008
+            None, "--json", metavar="PATH", help="Also write the result as JSON."
+        ),
+    ) -> None:
+        """Plant known faults into correct gradients: do the checks catch them, and are they silent on the rest?"""
+        raise typer.Exit(run_selftest(seed, quick=quick, full=full, json_path=json_path))
+
+    @app.command()
     def info(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
         """Show what the engine runs on."""
         from .runtime import info as facts
@@ -172,6 +184,34 @@ def run_bench(
     else:
         print(terminal.plain(held, width=terminal.WIDEST))
     return 0
+
+
+def run_selftest(seed: int = 0, *, quick: bool = False, full: bool = False, json_path: Path | None = None) -> int:
+    """Run the self-test, print its table, and return the exit code: 0 if nothing escaped and nothing was refused."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from .selftest import campaign, report
+
+    if json_path is not None and not json_path.parent.is_dir():
+        return _refuse(f"There is no folder {json_path.parent} to write {json_path.name} into.")
+    if quick and full:
+        return _refuse("`--quick` and `--full` were both given; expected one of them. Leave one out.")
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=None)
+        outcome = campaign.run(
+            seed=seed,
+            quick=quick,
+            full=full,
+            say=lambda what, done, of: progress.update(task, description=what, completed=done, total=of),
+        )
+    if json_path is not None:
+        write_atomically(json_path, report.to_json(outcome) + "\n")
+    if sys.stdout.isatty():
+        report.show(outcome, Console())
+    else:
+        print(report.plain(outcome))
+    return 0 if outcome.ok else 1
 
 
 def _chosen(argument: str, given: str, known: list[str], every: str) -> list[str]:

@@ -48,9 +48,9 @@ ORDER = (
     "expectations",
     "testing",
     "pytest_plugin",
-    "selftest",
     "demo",
     "bench",
+    "selftest",
     "cli",
 )
 
