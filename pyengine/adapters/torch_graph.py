@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..activations import ELU, Activation, LeakyReLU
 from ..activations import activation as activation_of
 from ..errors import Unsupported, listing, sentence
-from ..losses import MAE, MSE, BinaryCrossEntropy, Huber, Loss, SoftmaxCrossEntropy
 from ..spec import Dense
 
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """One dense layer in the graph: its ``Linear``, the node of z, the node of h (the same without activation)."""
+    """One dense layer in the graph: its parameters; the nodes of its input, of z, and of h (z's without activation)."""
 
     path: str
-    module: Any
+    weight: Any
+    bias: Any
+    x: Any
     z: Any
     h: Any
     dense: Dense
@@ -58,24 +59,46 @@ def outputs_by_name(given: Any, names: list[str]) -> dict[str, Any]:
 def _chain(torch: Any, traced: Any, node: Any) -> list[Place]:
     places: list[Place] = []
     pending: tuple[Activation, Any] | None = None
+    reshaped: Any = None
     while node.op != "placeholder":
         module = traced.get_submodule(node.target) if node.op == "call_module" else None
-        if module is not None and type(module) is torch.nn.Linear:
-            kind, h = pending if pending is not None else (activation_of("linear"), node)
-            dense = Dense(int(module.out_features), kind, bias=module.bias is not None)
-            places.append(Place(str(node.target), module, node, h, dense))
-            pending = None
-        elif not _passes(torch, node, module):
-            kind = _activation(torch, node, module)
-            if pending is not None:
-                raise _unknown(node, module, "at most one activation after each Linear")
-            pending = (kind, node)
         if not node.args:
             raise _unknown(node, module, "operations with their input in the first place")
+        if (linear := _linear(torch, traced, node, module)) is not None:
+            if reshaped is not None:
+                raise _unknown(reshaped, None, "reshaping before the first Linear only")
+            path, weight, bias = linear
+            kind, h = pending if pending is not None else (activation_of("linear"), node)
+            dense = Dense(int(weight.shape[0]), kind, bias=bias is not None)
+            places.append(Place(path, weight, bias, node.args[0], node, h, dense))
+            pending = None
+        elif _reshapes(torch, node, module) and pending is None:
+            reshaped = node
+        elif not _passes(torch, node, module):
+            kind = _activation(torch, node, module)
+            if pending is not None or reshaped is not None:
+                raise _unknown(node, module, "at most one activation after each Linear")
+            pending = (kind, node)
         node = node.args[0]
     if pending is not None or not places:
         raise _unknown(node, None, "a Linear layer before every activation")
     return places[::-1]
+
+
+def _linear(torch: Any, traced: Any, node: Any, module: Any) -> tuple[str, Any, Any] | None:
+    """The path, the weight and the bias of a ``Linear``, or of ``functional.linear`` on parameters of the module."""
+    if module is not None:
+        return (str(node.target), module.weight, module.bias) if type(module) is torch.nn.Linear else None
+    if node.target is not torch.nn.functional.linear:
+        return None
+    given = dict(zip(("input", "weight", "bias"), node.args, strict=False)) | dict(node.kwargs)
+    found = {}
+    for name in ("weight", "bias"):
+        source = given.get(name)
+        if source is not None and getattr(source, "op", "") != "get_attr":
+            raise _unknown(node, None, "functional.linear on parameters as they are")
+        found[name] = None if source is None else operator.attrgetter(source.target)(traced)
+    return str(given["weight"].target).rpartition(".")[0] or str(node.name), found["weight"], found["bias"]
 
 
 def _passes(torch: Any, node: Any, module: Any) -> bool:
@@ -85,7 +108,16 @@ def _passes(torch: Any, node: Any, module: Any) -> bool:
         return True
     if isinstance(module, nn.Dropout):
         return not module.training or module.p == 0.0
+    if node.target is nn.functional.dropout:
+        return node.kwargs.get("training", node.args[2] if len(node.args) > 2 else True) is False
     return node.op == "call_method" and node.target in {"detach", "contiguous", "clone"}
+
+
+def _reshapes(torch: Any, node: Any, module: Any) -> bool:
+    """Flattening and the like, which may stand before the first layer: the layer's input is read behind it."""
+    if module is not None:
+        return isinstance(module, torch.nn.Flatten)
+    return node.target in {"flatten", "reshape", "view", torch.flatten, torch.reshape}
 
 
 def _activation(torch: Any, node: Any, module: Any) -> Activation:
@@ -101,8 +133,10 @@ def _activation(torch: Any, node: Any, module: Any) -> Activation:
         if target in known:
             return activation_of(name)
 
-    def option(name: str, default: Any) -> Any:
-        return getattr(module, name) if module is not None else node.kwargs.get(name, default)
+    def option(name: str, default: Any, place: int = 1) -> Any:
+        if module is not None:
+            return getattr(module, name)
+        return node.args[place] if len(node.args) > place else node.kwargs.get(name, default)
 
     if target in (nn.LeakyReLU, f.leaky_relu):
         return LeakyReLU(float(option("negative_slope", 0.01)))
@@ -110,7 +144,8 @@ def _activation(torch: Any, node: Any, module: Any) -> Activation:
         return ELU(float(option("alpha", 1.0)))
     if target in (nn.GELU, f.gelu):
         return activation_of("gelu_tanh" if option("approximate", "none") == "tanh" else "gelu")
-    if target in (nn.Softplus, f.softplus) and option("beta", 1.0) == 1.0:
+    # Above its threshold PyTorch's softplus is linear; from 20 on, float32 cannot tell.
+    if target in (nn.Softplus, f.softplus) and option("beta", 1.0) == 1.0 and option("threshold", 20.0, 2) >= 20.0:
         return activation_of("softplus")
     raise _unknown(node, module, "Linear layers with known activations")
 
@@ -127,40 +162,17 @@ def _unknown(node: Any, module: Any, expected: str) -> Unsupported:
     )
 
 
-def loss_of(torch: Any, name: str, given: Any) -> Loss:
-    """The engine's twin of a PyTorch loss object. Raises ``ValueError`` for one that it does not know."""
-    nn, kind = torch.nn, type(given)
-    weighted = getattr(given, "weight", None) is not None or getattr(given, "pos_weight", None) is not None
-    reduction = getattr(given, "reduction", None)
-    if not weighted and reduction in ("mean", "sum"):
-        makers: dict[Any, Callable[[], Loss]] = {
-            nn.CrossEntropyLoss: lambda: SoftmaxCrossEntropy(reduction, float(given.label_smoothing)),
-            nn.MSELoss: lambda: MSE(reduction),
-            nn.L1Loss: lambda: MAE(reduction),
-            nn.HuberLoss: lambda: Huber(reduction, delta=float(given.delta)),
-            nn.BCEWithLogitsLoss: lambda: BinaryCrossEntropy(reduction),
-        }
-        if kind is nn.SmoothL1Loss and given.beta == 1.0:
-            return Huber(reduction, delta=1.0)
-        if kind in makers:
-            return makers[kind]()
-    called = getattr(given, "__name__", kind.__name__)
-    raise Unsupported(
-        sentence(
-            f"losses[{name!r}]",
-            got=f"is {called}{' with weights' if weighted else ''}, reduction {reduction!r}",
-            expected="CrossEntropyLoss, MSELoss, L1Loss, HuberLoss, SmoothL1Loss(beta=1) or BCEWithLogitsLoss, reduced",
-            remedy="The engine knows these, without weights of classes.",
-        )
-    )
-
-
 def shared_depth(found: Mapping[str, list[Place]]) -> int:
     """How many layers all outputs have in common, leaving each head at least one.
 
     Raises ``ValueError`` where a layer is used at two places.
     """
     first = next(iter(found.values()))
+    if len({id(chain[0].x) for chain in found.values()}) > 1:
+        raise Unsupported(
+            sentence("model", got="has outputs that start from different inputs", expected="one input",
+                     remedy="The engine takes one array.")
+        )  # fmt: skip
     depth = 0
     while all(len(chain) > depth + 1 and chain[depth].h is first[depth].h for chain in found.values()):
         depth += 1

@@ -15,9 +15,11 @@ from ..engine import Network
 from ..errors import Unsupported, listing, sentence
 from ..parameters import Array
 from ..spec import Head
-from .computation import Computation, as_batch
+from .computation import Computation
 from .from_torch import load
-from .torch_graph import Place, chains, loss_of, shared_depth
+from .torch_graph import Place, chains, shared_depth
+from .torch_losses import twin_of
+from .torch_observed import reduced
 
 
 def compute(
@@ -33,12 +35,13 @@ def compute(
     for name, chain in found.items():
         places |= {f"heads.{name}.{i}": place for i, place in enumerate(chain[depth:])}
     weights = {name: float(loss_weights.get(name, 1.0)) for name in names}
+    twins = {name: twin_of(torch, name, losses[name], targets[name]) for name in names}
     heads = {
-        name: Head([place.dense for place in chain[depth:]], loss_of(torch, name, losses[name]), weights[name])
+        name: Head([place.dense for place in chain[depth:]], twins[name].loss, weights[name])
         for name, chain in found.items()
     }
     first = next(iter(found.values()))
-    network = Network(int(first[0].module.in_features), [place.dense for place in first[:depth]], heads)
+    network = Network(int(first[0].weight.shape[1]), [place.dense for place in first[:depth]], heads)
     tensors = _tensors(network, places)
     frozen = [name for name, tensor in tensors.items() if not tensor.requires_grad]
     if frozen:
@@ -52,7 +55,7 @@ def compute(
     inputs = torch.as_tensor(x, device=example.device)
     wanted = {name: torch.as_tensor(targets[name], device=example.device) for name in names}
     seen = _run(torch, traced, inputs)
-    values = {name: losses[name](seen[found[name][-1].h], wanted[name]) for name in names}
+    values = {name: reduced(torch, name, losses[name](seen[found[name][-1].h], wanted[name])) for name in names}
     total = sum(weights[name] * value for name, value in values.items())
     per_loss = {
         name: _backward(torch, values[name], network.loss_layouts[name].names, tensors, places, seen) for name in names
@@ -63,8 +66,9 @@ def compute(
         framework="PyTorch",
         network=network,
         params=params,
-        x=as_batch(x),
-        targets={name: as_batch(targets[name]) for name in names},
+        x=_numpy(seen[first[0].x]),
+        targets={name: twin.target for name, twin in twins.items()},
+        sample_weight={name: twin.weight for name, twin in twins.items() if twin.weight is not None} or None,
         per_loss={name: dict(one.gradient) for name, one in per_loss.items()},
         summed=dict(summed.gradient),
         losses={name: float(value.detach()) for name, value in values.items()},
@@ -131,7 +135,7 @@ def _tensors(network: Network, places: Mapping[str, Place]) -> dict[str, Any]:
     found = {}
     for name in network.layout.names:
         layer, _, kind = name.rpartition(".")
-        found[name] = getattr(places[layer].module, kind)
+        found[name] = getattr(places[layer], kind)
     return found
 
 

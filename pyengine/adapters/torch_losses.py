@@ -1,0 +1,104 @@
+"""PyTorch losses, objects or functions, as losses of the engine with weights of samples.
+
+Weights of classes and ignored classes are weights of samples: PyTorch divides by the sum of the weights of the targets'
+classes, which is ``weighted_mean``. SmoothL1Loss(β) is a Huber loss with δ = β, divided by β.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import Unsupported, sentence
+from ..losses import MAE, MSE, BinaryCrossEntropy, Huber, Loss, SoftmaxCrossEntropy
+from ..parameters import Array
+from .computation import as_batch
+
+
+@dataclass(frozen=True, eq=False)
+class Twin:
+    """The engine's loss, the targets in its form, and the weights of the samples (None for ones)."""
+
+    loss: Loss
+    target: Array
+    weight: Array | None = None
+
+
+def twin_of(torch: Any, name: str, given: Any, target: Any) -> Twin:
+    """The engine's twin of a PyTorch loss. Raises :class:`Unsupported` for one that it does not know, by its name."""
+    kind, options = _options(torch, given)
+    reduction = options.get("reduction", "mean")
+    plain = all(options.get(o) is None for o in ("weight", "pos_weight"))
+    array = as_batch(target)
+    makers: dict[str, Callable[[], Twin]] = {
+        "MSELoss": lambda: Twin(MSE(reduction), array),
+        "L1Loss": lambda: Twin(MAE(reduction), array),
+        "HuberLoss": lambda: Twin(Huber(reduction, delta=float(options.get("delta", 1.0))), array),
+        "BCEWithLogitsLoss": lambda: Twin(BinaryCrossEntropy(reduction), array),
+        "SmoothL1Loss": lambda: _smooth_l1(array, reduction, float(options.get("beta", 1.0))),
+    }
+    if reduction in ("mean", "sum"):
+        if kind == "CrossEntropyLoss" and (found := _cross_entropy(array, options, reduction)) is not None:
+            return found
+        if kind in makers and plain:
+            return makers[kind]()
+    called = getattr(given, "__name__", type(given).__name__)
+    said = [o for o in ("weight", "pos_weight") if options.get(o) is not None]
+    raise Unsupported(
+        sentence(
+            f"losses[{name!r}]",
+            got=f"is {called}{' with ' + ', '.join(said) if said else ''}, reduction {reduction!r}",
+            expected="CrossEntropyLoss, MSELoss, L1Loss, HuberLoss, SmoothL1Loss, BCEWithLogitsLoss or its function",
+            remedy="The engine knows these, with weights of classes for classes without smoothing.",
+        )
+    )
+
+
+def _cross_entropy(array: Array, options: dict[str, Any], reduction: Any) -> Twin | None:
+    """None where weights of classes are no weights of samples: for probabilities, and with label smoothing."""
+    smoothing = float(options.get("label_smoothing", 0.0))
+    by_class = options.get("weight")
+    if array.dtype.kind not in "iu":
+        return Twin(SoftmaxCrossEntropy(reduction, smoothing), array) if by_class is None else None
+    ignored = array == int(options.get("ignore_index", -100))
+    if by_class is None and not ignored.any():
+        return Twin(SoftmaxCrossEntropy(reduction, smoothing), array)
+    if by_class is not None and smoothing:
+        return None
+    classes = np.where(ignored, 0, array)
+    own = np.ones(array.shape) if by_class is None else as_batch(by_class).astype(np.float64)[classes]
+    own = np.where(ignored, 0.0, own)
+    return Twin(SoftmaxCrossEntropy("weighted_mean" if reduction == "mean" else "sum", smoothing), classes, own)
+
+
+def _smooth_l1(array: Array, reduction: Any, beta: float) -> Twin:
+    if beta == 0.0:
+        return Twin(MAE(reduction), array)
+    weight = None if beta == 1.0 else np.full(array.shape[:1], 1.0 / beta)
+    return Twin(Huber(reduction, delta=beta), array, weight)
+
+
+def _options(torch: Any, given: Any) -> tuple[str, dict[str, Any]]:
+    """The name of the loss object, and its options; those of a function come from ``functools.partial``."""
+    f = torch.nn.functional
+    functions = {
+        f.cross_entropy: "CrossEntropyLoss",
+        f.mse_loss: "MSELoss",
+        f.l1_loss: "L1Loss",
+        f.huber_loss: "HuberLoss",
+        f.smooth_l1_loss: "SmoothL1Loss",
+        f.binary_cross_entropy_with_logits: "BCEWithLogitsLoss",
+    }
+    if isinstance(given, functools.partial):
+        known = not given.args and given.func in functions
+        return (functions[given.func], dict(given.keywords)) if known else ("", {})
+    if not isinstance(given, torch.nn.Module):
+        return functions.get(given, ""), {}
+    # A subclass may do anything: only PyTorch's own are known.
+    own = getattr(torch.nn, type(given).__name__, None) is type(given)
+    names = ("weight", "pos_weight", "reduction", "label_smoothing", "ignore_index", "delta", "beta")
+    return type(given).__name__ if own else "", {o: getattr(given, o) for o in names if hasattr(given, o)}
