@@ -27,7 +27,7 @@ Mode = Literal["auto", "staged", "blackbox"]
 def verify(
     model: Any,
     x: Any,
-    targets: Mapping[str, Any],
+    targets: Any,
     losses: Mapping[str, Any] | None = None,
     loss_weights: Mapping[str, float] | None = None,
     sample_weight: Any = None,
@@ -41,10 +41,11 @@ def verify(
     backend, from which losses and weights are read; or :class:`JaxModel`, a Flax NNX or an Equinox module, with
     ``losses`` as callables (outputs, targets) or by pyengine's names; or ``(pe.Network, params)``, which judges the
     engine itself.
-    ``x`` is (batch, n_in); ``targets`` maps losses to classes (batch,) or values (batch, n_out). ``sample_weight`` is
-    for ``(pe.Network, params)`` alone.
+    ``x`` is (batch, n_in); ``targets`` maps losses to classes (batch,) or values (batch, n_out); for Keras, a list in
+    the order of the outputs will do. ``sample_weight`` is for Keras, as ``fit`` takes it, and for
+    ``(pe.Network, params)``.
 
-    ``mode="staged"`` judges every operation from the numbers around it (PyTorch, JAX): CERTIFIED, REFUTED,
+    ``mode="staged"`` judges every operation from the numbers around it: CERTIFIED, REFUTED,
     REFUTED_STATISTICAL. ``"blackbox"`` judges final gradients: CONSISTENT, INCONSISTENT, INCONCLUSIVE. ``"auto"`` is
     staged where the numbers can be had. Both report the combination.
 
@@ -61,7 +62,7 @@ def verify(
         raise ValueError(
             sentence("mode", got=f"is {mode!r}", expected='"auto", "staged" or "blackbox"', remedy="Use one of these.")
         )
-    if not isinstance(targets, Mapping):
+    if not isinstance(targets, Mapping) and _kind(model) != "keras":
         raise TypeError(
             sentence("targets", got=f"is {type(targets).__name__}", expected="losses -> arrays", remedy="Pass a dict.")
         )
@@ -110,9 +111,7 @@ def verify(
     return replace(report, verdict=staged.verdict, answer=f"{done.framework}: {staged.answer}", staged=staged)
 
 
-def _computed(
-    model: Any, x: Any, targets: Mapping[str, Any], losses: Any, loss_weights: Any, sample_weight: Any
-) -> Computation:
+def _computed(model: Any, x: Any, targets: Any, losses: Any, loss_weights: Any, sample_weight: Any) -> Computation:
     if isinstance(model, tuple) and len(model) == 2 and isinstance(model[0], Network):
         return _by_engine(*model, x, targets, sample_weight)
     kind = _kind(model)
@@ -125,10 +124,10 @@ def _computed(
                 remedy="For anything else, pass final gradients to verify_gradients.",
             )
         )
-    if sample_weight is not None:
+    if sample_weight is not None and kind != "keras":
         raise ValueError(
             sentence("sample_weight", got="is given", expected="None for a framework's model",
-                     remedy="Weights of samples are known for (pe.Network, params) alone.")
+                     remedy="Weights of samples are known for Keras and (pe.Network, params).")
         )  # fmt: skip
     if kind == "keras":
         from .adapters import keras_model
@@ -138,7 +137,7 @@ def _computed(
                 sentence("losses", got="is given for a Keras model", expected="None",
                          remedy="They are read from model.compile(...).")
             )  # fmt: skip
-        return keras_model.compute(model, x, targets)
+        return keras_model.compute(keras_model.subject_of(model, x, targets, sample_weight))[0]
     given, weights = _losses(kind, losses, loss_weights, targets)
     if kind == "jax":
         from .adapters import jax_model

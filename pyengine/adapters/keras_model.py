@@ -1,142 +1,269 @@
-"""Keras: the gradients of a compiled model by its backend's own differentiation, without a step.
+"""Keras: losses, gradients and all numbers between the layers of a compiled model, without a step.
 
-The losses are the objects that the model was compiled with, called on the model's own outputs.
+Everything is read from the live objects: the losses that the model was compiled with, their weights, the regularizers
+of its variables and what its layers add by ``add_loss``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ..checks.staged.witnesses import Backward, Witnesses
+from ..engine import Network
 from ..errors import listing, sentence
-from ..parameters import Array
-from .computation import Computation, as_batch
-from .from_keras import (
-    _array,
-    _losses,
-    _native,
-    _one_hot,
-    _parameters,
-    _versions,
-    layers_of,
-    load,
-    network_of,
-)
+from ..parameters import Array, Parameters
+from ..spec import Head
+from .computation import Computation
+from .keras_backend import array_of, load, versions
+from .keras_differentiation import differentiate
+from .keras_forward import Seen, Zeros, forward
+from .keras_graph import Graph, Place, graph_of, shared_depth
+from .keras_losses import Term, terms_of
 
-Losses = Callable[[Any], dict[str, Any]]
+REGULARIZERS, ADDED, DATA = "regularizers", "add_loss", "the weighted sum of the losses"
+DTYPES = ("float32", "float64")
 
 
-def compute(model: Any, x: Any, targets: Mapping[str, Any]) -> Computation:
-    """Gradients of every loss and of their weighted sum. See :func:`pyengine.verify`."""
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A Keras model as the engine sees it, and a batch as Keras is given it.
+
+    ``places`` maps canonical layer names to the model's layers, ``variables`` canonical parameter names to its
+    variables. ``x`` is what the model takes.
+    """
+
+    model: Any
+    graph: Graph
+    terms: dict[str, Term]
+    network: Network
+    places: dict[str, Place]
+    variables: dict[str, Any]
+    x: Array
+    params: Parameters
+
+    @property
+    def native(self) -> dict[str, str]:
+        return {name: str(variable.path) for name, variable in self.variables.items()}
+
+    @property
+    def dtype(self) -> str:
+        return str(self.params.dtype)
+
+    @property
+    def trunk(self) -> dict[str, Place]:
+        return {name: place for name, place in self.places.items() if name.startswith("trunk.")}
+
+    @property
+    def heads(self) -> dict[str, dict[str, Place]]:
+        return {
+            head: {layer.name: self.places[layer.name] for layer in layers}
+            for head, layers in self.network.head_layers.items()
+        }
+
+    @property
+    def logits(self) -> set[str]:
+        """The last layers whose softmax or sigmoid belongs to the loss."""
+        last = {head: layers[-1].name for head, layers in self.network.head_layers.items()}
+        return {
+            name
+            for head, name in last.items()
+            if self.places[name].softmax or self.places[name].dense.activation != self.terms[head].last.activation
+        }
+
+
+def subject_of(model: Any, x: Any, targets: Any, sample_weight: Any = None) -> Subject:
+    """Read a model and check a batch. Raises ``ValueError`` for what the engine does not know, and names it."""
     keras = load()
-    network = network_of(model)
-    missing = [name for name in network.heads if name not in targets]
-    if missing:
-        raise ValueError(
-            sentence("targets", got=f"lacks {listing(missing)}", expected=f"one per output: {listing(network.heads)}",
-                     remedy="Name them as the outputs.")
-        )  # fmt: skip
-    layers = layers_of(model, network)
-    params = _parameters(keras, network, layers)
-    own_x = as_batch(x)
-    own_targets = {name: as_batch(targets[name]) for name in network.heads}
-    wanted = {name: _one_hot(own_targets[name], head) for name, head in network.heads.items()}
-    functions = {name: keras.losses.get(given) for name, given in _losses(model).items()}
+    graph = graph_of(keras, model)
+    dtype = _dtype(graph)
+    terms = terms_of(keras, model, graph, targets, sample_weight, dtype)
+    chains = {name: graph.chains[name] for name in terms}
+    depth = shared_depth(chains)
+    first = next(iter(chains.values()))
+    places = {f"trunk.{i}": place for i, place in enumerate(first[:depth])}
+    heads = {}
+    for name, chain in chains.items():
+        places |= {f"heads.{name}.{i}": place for i, place in enumerate(chain[depth:])}
+        term = terms[name]
+        heads[name] = Head([*(place.dense for place in chain[depth:-1]), term.last], term.loss, term.factor)
+    network = Network(int(first[0].layer.kernel.shape[0]), [place.dense for place in first[:depth]], heads)
     variables = {}
     for name in network.layout.names:
         layer, _, kind = name.rpartition(".")
-        variables[name] = layers[layer].kernel if kind == "weight" else layers[layer].bias
+        variables[name] = places[layer].layer.kernel if kind == "weight" else places[layer].layer.bias
+    frozen = [str(variable.path) for variable in variables.values() if not variable.trainable]
+    if frozen:
+        raise ValueError(
+            sentence("model", got=f"has variables that are not trained ({listing(frozen)})", expected="trained layers",
+                     remedy="Set trainable=True on them for the check.")
+        )  # fmt: skip
+    params = read_parameters(keras, network, variables)
+    return Subject(model, graph, terms, network, places, variables, _input(x, dtype), params)
 
-    def losses(outputs: Any) -> dict[str, Any]:
-        listed = outputs if isinstance(outputs, (list, tuple)) else [outputs]
-        if isinstance(outputs, Mapping):
-            listed = [outputs[name] for name in model.output_names]
-        return {
-            name: _mean(keras, functions[name](wanted[name], value))
-            for name, value in zip(model.output_names, listed, strict=True)
-        }
 
-    weights = {name: head.weight for name, head in network.heads.items()}
-    backend = keras.backend.backend()
-    route = {"tensorflow": _by_tensorflow, "jax": _by_jax, "torch": _by_torch}[backend]
-    values, per_loss, summed = route(model, own_x, losses, weights, variables)
+def read_parameters(keras: Any, network: Network, variables: Mapping[str, Any]) -> Parameters:
+    """The variables' values as parameters of the network; Keras keeps kernels as (n_in, n_out)."""
+    arrays = {name: array_of(keras, variable) for name, variable in variables.items()}
+    return network.parameters({n: a.T if n.endswith(".weight") else a for n, a in arrays.items()})
 
-    def canonical(gradients: Mapping[str, Any], names: Any) -> dict[str, Array]:
-        found = {}
-        for name in names:
-            given = gradients[name]
-            array = np.zeros(tuple(variables[name].shape), params.dtype) if given is None else _array(keras, given)
-            found[name] = array.T if name.endswith(".weight") else array
-        return found
 
-    return Computation(
-        framework="Keras",
-        network=network,
-        params=params,
-        x=own_x,
-        targets=own_targets,
-        per_loss={name: canonical(per_loss[name], layout.names) for name, layout in network.loss_layouts.items()},
-        summed=canonical(summed, network.layout.names),
-        losses={name: float(_array(keras, value)) for name, value in values.items()},
-        native=_native(network, layers),
-        # TensorFlow and XLA let subnormal numbers vanish on the CPU; PyTorch does not.
-        flush_to_zero=backend != "torch",
-        versions=_versions(keras),
+def keras_targets(subject: Subject) -> Any:
+    """The targets in the structure of the model's outputs."""
+    keras = load()
+    return keras.tree.map_structure(
+        lambda name: subject.terms[name].target if name in subject.terms else None, subject.graph.structure
     )
 
 
-def _mean(keras: Any, value: Any) -> Any:
-    """A loss given as a function returns one number per sample; one given as an object is reduced already."""
-    return keras.ops.mean(value) if len(value.shape) else value
+def compute(subject: Subject) -> tuple[Computation, dict[str, dict[str, Array]], dict[str, float]]:
+    """Gradients of every loss and of their weighted sum, with witnesses; beside them the gradients and values of the
+    terms that are no losses of outputs (regularizers, ``add_loss``)."""
+    keras, terms, network = load(), subject.terms, subject.network
+    regularized = {id(v): v for v in subject.model.trainable_variables if getattr(v, "regularizer", None) is not None}
+
+    def run(zeros: Zeros | None) -> tuple[dict[str, Any], Seen]:
+        seen = forward(
+            keras, subject.graph.shaping, subject.trunk, subject.heads, subject.logits, subject.x, zeros
+        )  # fmt: skip
+        values, weighted = {}, []
+        for name, term in terms.items():
+            loss = term.function(term.target, seen.outputs[name], term.sample_weight)
+            value = keras.ops.cast(loss, subject.dtype)
+            values[name] = value
+            weighted.append(value if term.weight is None else keras.ops.multiply(value, term.weight))
+        extra = {
+            REGULARIZERS: [variable.regularizer(variable) for variable in regularized.values()],
+            ADDED: [one for layer in _layers(subject) for one in layer._get_own_losses()],
+        }
+        found = {**values, DATA: sum(weighted)}
+        for name, parts in extra.items():
+            if parts:
+                found[name] = sum(keras.ops.sum(part) for part in parts)
+        return found, seen
+
+    for layer in _layers(subject):
+        layer._clear_losses()
+    try:
+        values, seen, gradients = differentiate(keras, run, subject.variables)
+    finally:
+        for layer in _layers(subject):
+            layer._clear_losses()
+
+    def numbers(tensor: Any) -> Array:
+        # Keras computes some float64 operations in float32. The numbers are kept, so their stage can be refuted.
+        return array_of(keras, tensor).astype(subject.dtype, copy=False)
+
+    def canonical(found: Mapping[str, Any], names: Any) -> dict[str, Array]:
+        return {name: _gradient(subject, None if found[name] is None else numbers(found[name]), name) for name in names}
+
+    def backward(value: str, names: Any) -> Backward:
+        by_variable, by_tensor = gradients[value]
+        layers = {name.rpartition(".")[0] for name in names}
+        kinds: dict[str, dict[str, Array]] = {"z": {}, "h": {}}
+        for (kind, layer), tensor in seen.inner.items():
+            if layer in layers:
+                given = by_tensor[kind, layer]
+                kinds[kind][layer] = np.zeros(tuple(tensor.shape), subject.dtype) if given is None else numbers(given)
+        return Backward(kinds["h"], kinds["z"], canonical(by_variable, names))
+
+    per_loss = {name: backward(name, layout.names) for name, layout in network.loss_layouts.items()}
+    summed = backward(DATA, network.layout.names)
+    extra = {
+        name: canonical(gradients[name][0], network.layout.names) for name in (REGULARIZERS, ADDED) if name in gradients
+    }
+    masks = {name: getattr(out, "_keras_mask", None) for name, out in seen.outputs.items()}
+    done = Computation(
+        framework="Keras",
+        network=network,
+        params=subject.params,
+        x=numbers(seen.shaped),
+        targets={name: term.engine_target(subject.dtype) for name, term in terms.items()},
+        per_loss={name: dict(one.gradient) for name, one in per_loss.items()},
+        summed=dict(summed.gradient),
+        losses={name: float(array_of(keras, values[name])) for name in terms},
+        native=subject.native,
+        sample_weight=_weights(keras, subject, masks),
+        witnesses=Witnesses(
+            z={name: numbers(tensor) for name, tensor in seen.z.items()},
+            h={name: numbers(tensor) for name, tensor in seen.h.items()},
+            per_loss=per_loss,
+            summed=summed,
+        ),
+        # TensorFlow and XLA let subnormal numbers vanish on the CPU; PyTorch does not.
+        flush_to_zero=keras.backend.backend() != "torch",
+        versions=versions(keras),
+    )
+    return done, extra, {name: float(array_of(keras, values[name])) for name in extra}
 
 
-def _by_tensorflow(
-    model: Any, x: Array, losses: Losses, weights: Mapping[str, float], variables: Mapping[str, Any]
-) -> Any:
-    import tensorflow as tf
-
-    raw = {name: variable.value for name, variable in variables.items()}
-    with tf.GradientTape(persistent=True) as tape:
-        values = losses(model(x, training=True))
-        total = sum(weights[name] * value for name, value in values.items())
-    return values, {name: tape.gradient(value, raw) for name, value in values.items()}, tape.gradient(total, raw)
+def _layers(subject: Subject) -> list[Any]:
+    return list(subject.model._flatten_layers())
 
 
-def _by_torch(model: Any, x: Array, losses: Losses, weights: Mapping[str, float], variables: Mapping[str, Any]) -> Any:
-    import torch
+def _dtype(graph: Graph) -> str:
+    found = {
+        (str(place.layer.variable_dtype), str(place.layer.compute_dtype))
+        for chain in graph.chains.values()
+        for place in chain
+    }
+    kinds = {kind for pair in found for kind in pair}
+    if len(kinds) == 1 and kinds <= set(DTYPES):
+        return kinds.pop()
+    policy = ", ".join(sorted(kinds))
+    raise ValueError(
+        sentence("model", got=f"has layers in {policy}", expected="float32 or float64 throughout",
+                 remedy="Set another dtype policy for the check.")
+    )  # fmt: skip
 
-    raw = [variable.value for variable in variables.values()]
-    with torch.enable_grad():
-        values = losses(model(x, training=True))
-        total = sum(weights[name] * value for name, value in values.items())
 
-        def gradients(value: Any) -> dict[str, Any]:
-            found = torch.autograd.grad(value, raw, retain_graph=True, allow_unused=True)
-            return dict(zip(variables, found, strict=True))
+def _input(x: Any, dtype: str) -> Array:
+    if hasattr(x, "detach"):
+        x = x.detach().cpu()
+    array = np.asarray(x)
+    if array.dtype.kind not in "fiub" or array.ndim < 2 or not len(array):
+        raise ValueError(
+            sentence("x", got=f"has shape {array.shape} and dtype {array.dtype}", expected="numbers (batch, n_in)",
+                     remedy="Pass the model's one input.")
+        )  # fmt: skip
+    # As Keras converts what it is given.
+    return array.astype(dtype, copy=False)
 
-        return values, {name: gradients(value) for name, value in values.items()}, gradients(total)
+
+def _gradient(subject: Subject, given: Array | None, name: str) -> Array:
+    if given is None:
+        return np.zeros(subject.network.layout.shapes[name], subject.dtype)
+    return given.T if name.endswith(".weight") else given
 
 
-def _by_jax(model: Any, x: Array, losses: Losses, weights: Mapping[str, float], variables: Mapping[str, Any]) -> Any:
-    import jax
+def _weights(keras: Any, subject: Subject, masks: Mapping[str, Any]) -> dict[str, Array] | None:
+    """The weights of samples as the engine takes them: the user's, a mask's, and the batch where Keras adds up."""
+    found: dict[str, Array] = {}
+    batch = len(subject.x)
+    for name, term in subject.terms.items():
+        weights: Array | None = None
+        if term.sample_weight is not None:
+            weights = np.asarray(term.sample_weight).astype(subject.dtype).reshape(batch, -1)
+            if weights.shape[1] != 1:
+                raise ValueError(
+                    sentence(f"sample_weight[{name!r}]", got=f"has {weights.shape[1]} columns", expected=f"({batch},)",
+                             remedy="Give one weight per sample.")
+                )  # fmt: skip
+            weights = weights[:, 0].astype(np.float64)
+        if masks[name] is not None:
+            mask = array_of(keras, masks[name]).astype(bool).reshape(batch)
+            rescaled = mask.any() and term.loss.reduction == "mean" and not term.over_samples
+            share = batch / mask.sum() if rescaled else 1.0
+            weights = _ones(weights, batch) * np.where(mask, share, 0.0)
+        if term.over_samples:
+            weights = _ones(weights, batch) * batch
+        if weights is not None:
+            found[name] = weights
+    return found or None
 
-    trainable = [variable.value for variable in model.trainable_variables]
-    others = [variable.value for variable in model.non_trainable_variables]
-    place = {id(variable): i for i, variable in enumerate(model.trainable_variables)}
 
-    def of(name: str | None) -> Callable[[Any], Any]:
-        def value(given: Any) -> Any:
-            outputs, _ = model.stateless_call(given, others, x, training=True)
-            found = losses(outputs)
-            return sum(weights[n] * v for n, v in found.items()) if name is None else found[name]
-
-        return value
-
-    def gradients(name: str | None) -> dict[str, Any]:
-        found = jax.grad(of(name))(trainable)
-        return {n: found[place[id(variable)]] for n, variable in variables.items()}
-
-    values = {name: of(name)(trainable) for name in weights}
-    return values, {name: gradients(name) for name in weights}, gradients(None)
+def _ones(weights: Array | None, batch: int) -> Array:
+    return np.ones(batch) if weights is None else weights
