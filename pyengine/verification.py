@@ -160,7 +160,7 @@ class Verification:
         for loss, touched in faults(self.reach).items():
             lines += [f"  {loss} {how}: {self.named(name)}" for name, how in touched.items()]
         if self.reach and (idle := unused(self.reach)):
-            lines += [f"  no loss is connected to {listing(map(self.named, idle))}"]
+            lines += [f"  no loss reaches {listing(map(self.named, idle))}"]
         if self.refusal:
             lines += ["", "Not judged:"]
             for why in dict.fromkeys(self.unjudged.values()):

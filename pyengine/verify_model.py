@@ -69,7 +69,7 @@ def verify(
     try:
         done = _computed(model, x, targets, losses, loss_weights, sample_weight)
     except Unsupported as refusal:
-        if mode != "auto" or _kind(model) != "torch":
+        if mode != "auto" or _kind(model) == "keras":
             raise
         return _observed(model, x, targets, losses, loss_weights, str(refusal), seed)
     if mode == "staged" and done.witnesses is None:
@@ -152,10 +152,16 @@ def _observed(
     model: Any, x: Any, targets: Mapping[str, Any], losses: Any, loss_weights: Any, refusal: str, seed: int
 ) -> Verification:
     """The engine does not know the model: judge what its framework alone can tell."""
-    from .adapters import torch_observed
+    kind = _kind(model)
+    given, weights = _losses(str(kind), losses, loss_weights, targets)
+    if kind == "jax":
+        from .adapters import jax_observed
 
-    given, weights = _losses("torch", losses, loss_weights, targets)
-    seen = torch_observed.observe(model, x, targets, given, weights, refusal, seed)
+        seen = jax_observed.observe(model, x, targets, given, weights, refusal)
+    else:
+        from .adapters import torch_observed
+
+        seen = torch_observed.observe(model, x, targets, given, weights, refusal, seed)
     features = {int(shape[-1]) for shape in map(np.shape, targets.values()) if len(shape) > 1}
     return verify_observation(seen, features, seed)
 

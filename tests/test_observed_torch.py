@@ -89,7 +89,7 @@ def test_a_transformer_block_is_judged_and_its_idle_layer_named() -> None:
     assert report.verdict == "CONSISTENT", report
     assert report.combination is not None
     assert report.combination.verdict == "summed"
-    assert "no loss is connected to idle.weight, idle.bias" in str(report)
+    assert "no loss reaches idle.weight, idle.bias" in str(report)
 
 
 def test_a_model_that_is_only_batch_norm_away_from_dense_is_judged() -> None:

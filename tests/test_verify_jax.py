@@ -12,6 +12,7 @@ import pytest
 from refusals import refused
 
 import pyengine as pe
+from pyengine.errors import Unsupported
 
 jax = pytest.importorskip("jax")
 jnp, nn = jax.numpy, jax.nn
@@ -204,7 +205,7 @@ def convolved(own: Any, x: Any) -> Any:
 )  # fmt: skip
 def test_what_the_engine_does_not_know_is_refused_by_primitive_and_place(model: Any, got: str) -> None:
     losses = LOSSES if isinstance(jax.eval_shape(model.apply, model.params, X), dict) else {"ink": "mse"}
-    refused(lambda: pe.verify(model, X, TARGETS, losses=losses), ValueError, "model", got)
+    refused(lambda: pe.verify(model, X, TARGETS, losses=losses, mode="staged"), Unsupported, "model", got)
 
 
 def test_other_refusals_name_argument_and_remedy() -> None:
@@ -224,8 +225,8 @@ def test_other_refusals_name_argument_and_remedy() -> None:
         "float32",
     )
     refused(
-        lambda: pe.verify(tied, X, {"a": X}, losses={"a": "mse"}),
-        ValueError,
+        lambda: pe.verify(tied, X, {"a": X}, losses={"a": "mse"}, mode="staged"),
+        Unsupported,
         "model",
         "['kernel'] at two places",
     )

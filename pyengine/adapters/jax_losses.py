@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..batch import HeadTarget
-from ..errors import listing, sentence
+from ..errors import Unsupported, listing, sentence
 from ..losses import (
     LOSSES,
     MAE,
@@ -60,8 +60,7 @@ def objective(jax: Any, name: str, given: Any, output: Any, target: Any, n_out: 
     if isinstance(given, str) and given in LOSSES:
         given = LOSSES[given]()
     if isinstance(given, Loss):
-        own = given
-        return Objective(lambda z, y: _by_name(jax, own, z, y), own)
+        return Objective(called(jax, given), given)
     if not callable(given):
         raise TypeError(
             sentence(f"losses[{name!r}]", got=f"is {given!r}", expected=f"a callable (outputs, targets) or one of "
@@ -81,11 +80,22 @@ def objective(jax: Any, name: str, given: Any, output: Any, target: Any, n_out: 
                      remedy="Return the loss alone.")
         )  # fmt: skip
 
+    return _recognised(jax, name, given, called(jax, given), output, target, n_out, p)
+
+
+def called(jax: Any, given: Any) -> Callable[[Any, Any], Any]:
+    """``call(outputs, targets)`` -> scalar of a loss by name, by object or by function, recognised or not."""
+    if isinstance(given, str):
+        given = LOSSES[given]()
+    if isinstance(given, Loss):
+        own = given
+        return lambda z, y: _by_name(jax, own, z, y)
+
     def call(z: Any, y: Any) -> Any:
         value = given(z, y)
         return value if value.shape == () else jax.numpy.mean(value)
 
-    return _recognised(jax, name, given, call, output, target, n_out, p)
+    return call
 
 
 def engine_target(loss: Loss, target: Array, n_out: int, dtype: Any) -> Array:
@@ -122,11 +132,11 @@ def _recognised(
     remedy = "Write it as one of these, or pass final gradients to verify_gradients."
     if target.shape == output.shape[:1] and output.shape[1:] == (1,):
         remedy = f"Outputs {output.shape} and targets {target.shape} broadcast to a square; write targets[:, None]."
-    called = getattr(given, "__name__", type(given).__name__)
-    raise ValueError(
+    own_name = getattr(given, "__name__", type(given).__name__)
+    raise Unsupported(
         sentence(
             f"losses[{name!r}]",
-            got=f"is {called}, whose values are those of none of the engine's losses",
+            got=f"is {own_name}, whose values are those of none of the engine's losses",
             expected=f"the mean or the sum of {listing(LOSSES)}",
             remedy=remedy,
         )

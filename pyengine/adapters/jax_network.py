@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..activations import Activation
-from ..errors import sentence
+from ..errors import Unsupported, sentence
 from ..rounding import Precision
 from .jax_elementwise import POINTS, applied, is_elementwise, recognised
 from .jax_program import Operation, Program, Value
@@ -123,9 +123,9 @@ class Reader:
                 return found
             found = Unknown(_not_known(found))
         why = found.why if isinstance(found, Unknown) else "an output that no dense layer computes"
-        raise ValueError(
+        raise Unsupported(
             sentence("model", got=f"has {why}, on the way to {name!r}", expected="dense layers with known activations",
-                     remedy="The engine knows no other operation; pass final gradients to verify_gradients instead.")
+                     remedy="The engine knows no other operation.")
         )  # fmt: skip
 
     def _read(self, operations: list[Operation]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..engine import Network
-from ..errors import listing, sentence
+from ..errors import Unsupported, listing, sentence
 from ..parameters import DTYPES, Array
 from ..rounding import precision
 from ..spec import Dense, Head
@@ -145,14 +145,14 @@ def _network(
     for call in layers.values():
         for leaf in (call.kernel, *([] if call.bias is None else [call.bias])):
             if leaf in used:
-                raise ValueError(
+                raise Unsupported(
                     sentence("model", got=f"uses {paths[leaf]} at two places", expected="each layer at one",
                              remedy="The engine shares layers in the trunk only.")
                 )  # fmt: skip
             used[leaf] = paths[leaf]
     entries = {layers[0].entry for layers in found.values()}
     if len(entries) > 1:
-        raise ValueError(
+        raise Unsupported(
             sentence("model", got="prepares x separately for its outputs", expected="one array that enters all layers",
                      remedy="Prepare x once, before the first layer.")
         )  # fmt: skip

@@ -4,7 +4,7 @@ The words of one loss and one parameter:
 
 * ``"reached"``: the gradient has a number other than zero;
 * ``"untouched"``: the loss is not connected to the parameter, as a head's loss is not to another head;
-* ``"zero"``: connected, yet every number is zero, as behind units that are off;
+* ``"zero"``: every number is zero, as behind units that are off; JAX says so of a loss that is not connected, too;
 * ``"detached"``: the loss moves with the parameter, but the gradient does not say so: it was stopped on its way;
 * ``"unexpected"``: the gradient has numbers where the loss does not depend on the parameter.
 """
@@ -43,10 +43,14 @@ def faults(reach: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
 
 
 def unused(reach: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """The parameters that no loss is connected to.
+    """The parameters that no loss reaches.
 
-    >>> unused({"a": {"w": "reached", "v": "untouched"}, "b": {"w": "zero", "v": "untouched"}})
+    >>> unused({"a": {"w": "reached", "v": "untouched"}, "b": {"w": "zero", "v": "zero"}})
     ['v']
     """
     names = list(dict.fromkeys(name for touched in reach.values() for name in touched))
-    return [n for n in names if all(touched.get(n, "untouched") == "untouched" for touched in reach.values())]
+    return [
+        n
+        for n in names
+        if all(touched.get(n) not in ("reached", "detached", "unexpected") for touched in reach.values())
+    ]

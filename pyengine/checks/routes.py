@@ -85,11 +85,12 @@ def check_routes(seen: Observation, features: set[int], seed: int) -> Routes:
     shared = [name for name, losses in reached.items() if len(losses) == len(weights)]
     combination = _combination(repeats, shared, [t for t in tensors if t.name in shared], features)
     scale = min((a.radius / abs(a.configured) for a in combination.alpha.values() if a.configured), default=math.inf)
-    reach = {k: {name: _touch(given[0][1][name]) for name in seen.shapes} for k, given in repeats.per_loss.items()}
+    reach = {k: {name: touch(given[0][1][name]) for name in seen.shapes} for k, given in repeats.per_loss.items()}
     return Routes(tensors, combination, scale, repeats.bent(), reach)
 
 
-def _touch(gradient: Array | None) -> str:
+def touch(gradient: Array | None) -> str:
+    """Whether a gradient is there, is zero, or is not even connected."""
     if gradient is None:
         return "untouched"
     return "reached" if bool((np.asarray(gradient) != 0).any()) else "zero"
@@ -143,7 +144,8 @@ class _Repeats:
         return rows
 
     def reaching(self, name: str) -> list[str]:
-        return [k for k, given in self.per_loss.items() if given[0][1][name] is not None]
+        """The losses whose gradient is not zero there."""
+        return [k for k, given in self.per_loss.items() if touch(given[0][1][name]) == "reached"]
 
     def test(self, name: str, weights: Mapping[str, float]) -> RouteTensor:
         """Is G the given combination at this parameter, element by element and in projections?"""
