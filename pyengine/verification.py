@@ -72,7 +72,7 @@ class Verification:
             "answer": self.answer,
             "gradients": [_finding(f) for f in self.findings],
             "parameters": [
-                {"gradient": f.name, "native": self.native.get(tensor.name), **_plain(vars(tensor))}
+                {"gradient": f.name, "native": self.native.get(tensor.name), **tensor.data()}
                 for f in self.findings
                 for tensor in f.tensors
             ]

@@ -55,7 +55,7 @@ def _counted(records: list[dict[str, Any]]) -> dict[str, Any]:
         "blackbox": {
             "verdicts": dict(Counter(f["verdict"] for f in final)),
             "gradients": sum(f["gradients"] for f in final),
-            "scale": _spread([f["scale"] for f in final]),
+            "scale": _spread([f["scale"] for f in final if f["scale"] is not None]),
             "element": _spread([f["element"] for f in final]),
             "replayed_networks": sum(bool(f["replayed"]) for f in final),
             "networks_with_flips": sum(bool(f["flips"]) for f in final),
@@ -72,7 +72,7 @@ def _counted(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _spread(values: list[float]) -> dict[str, float]:
-    array = np.array(values)
+    array = np.array(values or [np.nan])
     return {
         **{f"q{round(100 * q)}": float(np.quantile(array, q)) for q in QUANTILES},
         "max": float(array.max()),

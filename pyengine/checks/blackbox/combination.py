@@ -38,6 +38,8 @@ def combine(tests: GradientTests, finding: Finding, gradient: Gradient, parts: M
 
     rows, independent = _rows(jacobian)
     values = rows @ applied
+    # What rounding left of the fit is fitted once more.
+    values += rows @ (applied - values @ jacobian)
     # Roundings follow the coefficients that are there, not those that were meant.
     there = tests
     if finding.verdict != "CONSISTENT":
@@ -72,9 +74,25 @@ def _rows(jacobian: F64) -> tuple[F64, bool]:
     """The rows p_k of α_k = ⟨p_k, G⟩, and whether the losses have directions of their own."""
     norms = np.linalg.norm(jacobian, axis=1)
     sizes = np.where(norms > 0.0, norms, 1.0)[:, None]
-    # The pseudo-inverse by QR: its K columns are short beside the number of parameters.
-    q, r = np.linalg.qr((jacobian / sizes).T)
-    return np.asarray(np.linalg.pinv(r) @ q.T / sizes), bool(np.linalg.matrix_rank(r) == len(jacobian))
+    q, r = _orthonormal(jacobian / sizes)
+    return np.asarray(np.linalg.pinv(r) @ q / sizes), bool(np.linalg.matrix_rank(r) == len(jacobian))
+
+
+def _orthonormal(rows: F64) -> tuple[F64, F64]:
+    """Orthonormal rows Q and a triangular R with rows = Rᵀ·Q: Gram-Schmidt, every row twice (Parlett 1980, §6.9).
+
+    Overwrites ``rows`` with Q.
+    """
+    q, r = rows, np.zeros((len(rows), len(rows)))
+    for k in range(len(q)):
+        for _ in range(2):
+            shares = q[:k] @ q[k]
+            q[k] -= shares @ q[:k]
+            r[:k, k] += shares
+        r[k, k] = np.linalg.norm(q[k])
+        if r[k, k] > 0.0:
+            q[k] /= r[k, k]
+    return q, r
 
 
 def _fit(
@@ -99,9 +117,8 @@ def _fit(
             radius = tests.test("alpha", "the trunk", direction).limit
         value = float(values[k])
         alpha[loss] = Alpha(value, value - radius, value + radius, float(weight))
-    variances = np.concatenate([tests.variances.total[n].ravel() for n in names])
     residual = float(np.linalg.norm(applied - values @ jacobian))
-    predicted = float(np.sqrt(variances.sum()))
+    predicted = float(np.sqrt(sum(tests.variances.elements.sum(n) for n in names)))
     size = float(np.linalg.norm(applied))
     return Fit("trunk", "all shared layers", (applied.size,), alpha, residual, predicted, size, float("nan"))
 

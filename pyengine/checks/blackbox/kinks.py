@@ -103,11 +103,11 @@ def _decide(
     for unit in np.flatnonzero(near.any(axis=0)):
         samples = np.flatnonzero(near[:, unit])
         patterns = change[samples, unit, None] * visit.h_in[samples]
-        target, sigma = difference[unit], np.sqrt(tests.variances.total[f"{name}.weight"][unit])
+        target, sigma = difference[unit], np.sqrt(tests.variances.elements.whole(f"{name}.weight")[unit])
         if bias is not None:
             patterns = np.column_stack([patterns, change[samples, unit]])
             target = np.append(target, bias[unit])
-            sigma = np.append(sigma, np.sqrt(tests.variances.total[f"{name}.bias"][unit]))
+            sigma = np.append(sigma, np.sqrt(tests.variances.elements.whole(f"{name}.bias")[unit]))
         kept = sigma > 0.0
         scaled = (patterns[:, kept] / sigma[kept]).T
         # A pattern below the noise can be neither seen nor missed.

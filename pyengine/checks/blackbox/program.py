@@ -77,6 +77,8 @@ class Program:
         self.net, self.batch, self.dtype = net, batch, params.dtype if dtype is None else dtype
         self.params = Parameters(net.layout, params.flat.astype(np.float64))
         self.flips = flips or {}
+        self._signs: dict[tuple[int, int], Parameters] = {}
+        self._kept: dict[str, Backward] = {}
         self.trunk = self._forward(net.trunk_layers, batch.x.astype(np.float64))
         top = self.trunk[-1].h if self.trunk else batch.x.astype(np.float64)
         self.heads = {name: self._forward(layers, top) for name, layers in net.head_layers.items()}
@@ -102,19 +104,45 @@ class Program:
             h = value
         return visits
 
+    def signs(self, seed: int, number: int) -> Parameters:
+        """A random ±1 for every parameter, the same for all sums of losses; kept."""
+        if (seed, number) not in self._signs:
+            drawn = np.random.default_rng([seed, number]).integers(0, 2, self.net.layout.size, np.int8)
+            self._signs[seed, number] = Parameters(self.net.layout, 2.0 * drawn - 1.0)
+        return self._signs[seed, number]
+
     # ------------------------------------------------------------------------------ forward beside its adjoint below
 
     def backward(self, weights: Mapping[str, float]) -> Backward:
-        """The gradient of Σ weight·loss over the losses named; the parameters of the others get 0."""
+        """The gradient of Σ weight·loss over the losses named; the parameters of the others get 0.
+
+        Backpropagation is linear: each loss goes back once, however many sums of them are asked for.
+        """
         layout = self.net.layout
         back = Backward(dict(weights), Parameters(layout, np.zeros(layout.size)))
-        into_trunk = [
-            self._undo(self.heads[name], weight * self.seeds[name], back, bool(self.trunk))
-            for name, weight in weights.items()
-        ]
-        if self.trunk:
-            self._undo(self.trunk, np.asarray(sum(into_trunk[1:], into_trunk[0])), back, False)
+        for name, weight in weights.items():
+            one = self._alone(name)
+            if weight == 1.0 and len(weights) == 1:
+                return one
+            back.gradient.flat[:] += weight * one.gradient.flat
+            for total, part in ((back.gh, one.gh), (back.gz, one.gz)):
+                for layer, value in part.items():
+                    if layer in total:
+                        total[layer] += weight * value
+                    else:
+                        total[layer] = weight * value
         return back
+
+    def _alone(self, name: str) -> Backward:
+        """The gradient of one loss, unweighted; kept."""
+        if name not in self._kept:
+            layout = self.net.layout
+            back = Backward({name: 1.0}, Parameters(layout, np.zeros(layout.size)))
+            gh = self._undo(self.heads[name], self.seeds[name], back, bool(self.trunk))
+            if self.trunk:
+                self._undo(self.trunk, gh, back, False)
+            self._kept[name] = back
+        return self._kept[name]
 
     def _undo(self, visits: Sequence[Visit], gh: F64, back: Backward, to_input: bool) -> F64:
         for number, visit in reversed(list(enumerate(visits))):

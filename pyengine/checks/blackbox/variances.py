@@ -15,19 +15,25 @@ import numpy.typing as npt
 
 from ...rounding import activation_bound, behaviour, exact, slope_bound
 from ...rounding.losses import samples, target_rows
+from .elements import Elements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from ...rounding import Precision
+    from ...rounding import Behaviour, Precision
     from .program import Amplitudes, Backward, Program, Visit
 
 F64 = npt.NDArray[np.float64]
 
+WORTH_NARROWING = 1 << 28
+"""Multiplications from which float32 pays."""
+VANISHING = 2.0**-80
+"""Of products of numbers below 1, what is larger has lost nothing to underflow in float32."""
+
 
 def product_variance(a: F64, b: F64, product: F64, p: Precision, bias: F64 | None = None) -> F64:
     """Of A·B (+ bias), elementwise: (u²/3)·[(n/6 + 1)·Q + (n/3 + 1)·Z² + Z₀²], Q = A²·B² + bias², Z₀ = A·B."""
-    squares = (a * a) @ (b * b)
+    squares = spread(a * a, b * b)
     n = a.shape[1]
     before: F64 | float = 0.0
     if bias is not None:
@@ -35,6 +41,32 @@ def product_variance(a: F64, b: F64, product: F64, p: Precision, bias: F64 | Non
     return np.asarray(
         p.u**2 / 3.0 * ((n / 6.0 + 1.0) * squares + (n / 3.0 + 1.0) * product**2 + before) + n * p.underflow**2
     )
+
+
+def spread(a: F64, b: F64) -> F64:
+    """A·B of squares and variances, in float32: a variance needs a few digits, and only its exponent must not be lost.
+
+    Rows of A and columns of B are brought below 1 by powers of two; in float64 where something may still have vanished.
+    """
+    if a.size * b.shape[1] < WORTH_NARROWING:
+        return np.asarray(a @ b)
+    rows, columns = _exponents(a.max(axis=1)), _exponents(b.max(axis=0))
+    narrow_a, narrow_b = np.empty(a.shape, np.float32), np.empty(b.shape, np.float32)
+    np.multiply(a, np.ldexp(1.0, -rows)[:, None], out=narrow_a, casting="same_kind")
+    np.multiply(b, np.ldexp(1.0, -columns), out=narrow_b, casting="same_kind")
+    product = narrow_a @ narrow_b
+    if not product.min() >= VANISHING:
+        there = np.outer(a.any(axis=1), b.any(axis=0))
+        if not np.all(product[there] >= VANISHING):
+            return np.asarray(a @ b)
+    found = product.astype(np.float64)
+    found *= np.ldexp(1.0, rows)[:, None]
+    found *= np.ldexp(1.0, columns)
+    return found
+
+
+def _exponents(most: F64) -> npt.NDArray[np.intc]:
+    return np.asarray(np.clip(np.frexp(most)[1], -1000, 1000))
 
 
 def sum_variance(terms: F64, p: Precision) -> F64:
@@ -64,6 +96,7 @@ class ForwardVariances:
         self.reach: dict[str, F64] = {}
         self.seed: dict[str, F64] = {}
         self.h_reach: dict[str, F64] = {}
+        self.around: dict[str, Behaviour] = {}
         start = np.zeros_like(program.batch.x, dtype=np.float64)
         top = self._through(program.trunk, start)
         for name, visits in program.heads.items():
@@ -75,8 +108,9 @@ class ForwardVariances:
         for visit in visits:
             name = visit.layer.name
             self.z[name] = product_variance(visit.h_in, visit.w.T, visit.z, self.p, visit.b)
-            self.reach[name] = variance @ (visit.w * visit.w).T + self.z[name]
+            self.reach[name] = spread(variance, (visit.w * visit.w).T) + self.z[name]
             around = behaviour(visit.layer.activation, visit.z, np.zeros_like(visit.z))
+            self.around[name] = around
             self.h_reach[f"into {name}"] = variance
             variance = visit.slope**2 * self.reach[name]
             bound = activation_bound(visit.layer.activation, around, np.abs(visit.z), self.p)
@@ -107,14 +141,14 @@ class ForwardVariances:
 
 @dataclass(eq=False)
 class BackwardVariances:
-    """V per layer of ∂L/∂z, dW, db and of the layer's ∂L/∂h_in; ``total`` the elementwise variance of the gradient."""
+    """V per layer of ∂L/∂z, dW, db and of the layer's ∂L/∂h_in; ``elements`` those of the gradient."""
 
     gz: dict[str, F64] = field(default_factory=dict)
     dw: dict[str, F64] = field(default_factory=dict)
     db: dict[str, F64] = field(default_factory=dict)
     gh_in: dict[str, F64] = field(default_factory=dict)
     seed: dict[str, F64] = field(default_factory=dict)
-    total: dict[str, F64] = field(default_factory=dict)
+    elements: Elements = field(default_factory=Elements)
 
 
 def backward_variances(forward: ForwardVariances, back: Backward) -> BackwardVariances:
@@ -146,8 +180,7 @@ def _undo(
 ) -> F64:
     for number, visit in reversed(list(enumerate(visits))):
         name = visit.layer.name
-        gh, gz, none = back.gh[name], back.gz[name], np.zeros_like(visit.z)
-        around = behaviour(visit.layer.activation, visit.z, none)
+        gh, gz, around = back.gh[name], back.gz[name], forward.around[name]
         of_gz = visit.slope**2 * variance
         if visit.bend.any():
             of_gz = of_gz + (gh * visit.bend) ** 2 * forward.reach[name]
@@ -157,14 +190,14 @@ def _undo(
             of_gz = of_gz + found.gz[name]
         found.dw[name] = product_variance(gz.T, visit.h_in, back.gradient[f"{name}.weight"], p)
         entering = forward.h_reach[f"into {name}"]
-        found.total[f"{name}.weight"] = of_gz.T @ visit.h_in**2 + (gz * gz).T @ entering + found.dw[name]
+        found.elements.add_weight(f"{name}.weight", of_gz, gz, entering, visit.h_in, found.dw[name])
         if visit.layer.bias:
             found.db[name] = sum_variance(gz, p)
-            found.total[f"{name}.bias"] = of_gz.sum(axis=0) + found.db[name]
+            found.elements.add_bias(f"{name}.bias", of_gz, found.db[name])
         if number > 0 or to_input:
             gh_in = back.gh[visits[number - 1].layer.name] if number > 0 else gz @ visit.w
             found.gh_in[name] = product_variance(gz, visit.w, gh_in, p)
-            variance = of_gz @ (visit.w * visit.w) + found.gh_in[name]
+            variance = spread(of_gz, visit.w * visit.w) + found.gh_in[name]
     return variance
 
 
@@ -221,7 +254,7 @@ def projection_variance(
 ) -> float:
     """The variance of ⟨direction, computed gradient⟩."""
     inside = sum(groups.variance(amplitude, v) for amplitude, v in _sites(forward, backward, amplitudes))
-    return inside + sum(float((row * row * v).sum()) for row, v in _results(backward, direction))
+    return inside + sum(float((row * row * v).sum()) for row, v in result_variances(backward, direction))
 
 
 def _sites(forward: ForwardVariances, backward: BackwardVariances, amplitudes: Amplitudes) -> Iterator[tuple[F64, F64]]:
@@ -233,7 +266,8 @@ def _sites(forward: ForwardVariances, backward: BackwardVariances, amplitudes: A
                 yield amplitude, variances[name]
 
 
-def _results(backward: BackwardVariances, direction: Mapping[str, F64]) -> Iterator[tuple[F64, F64]]:
+def result_variances(backward: BackwardVariances, direction: Mapping[str, F64]) -> Iterator[tuple[F64, F64]]:
+    """The direction beside the variance of the last operation of each of its tensors."""
     for name, row in direction.items():
         layer, _, kind = name.rpartition(".")
         yield row, (backward.dw if kind == "weight" else backward.db)[layer]
