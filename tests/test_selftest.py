@@ -57,7 +57,7 @@ def test_every_planted_fault_changes_numbers(start: int) -> None:
     for fault in [fault for fault in FAULTS if fault.case not in campaign.SLOW][start::4]:
         here = cases.setdefault(fault.case, case(fault.case))
         evidence = fault.plant(here, fault.size)
-        assert differs(evidence, campaign._undisturbed(here, evidence)), fault.name
+        assert differs(evidence, campaign.undisturbed(here, evidence)), fault.name
 
 
 def test_a_fault_that_changes_nothing_fails() -> None:

@@ -86,7 +86,7 @@ def plant(fault: Fault, within: Case, *, search: bool = True) -> Planted:
     evidence = fault.plant(within, size)
     found = detect(within, evidence)
     problems = []
-    if not differs(evidence, _undisturbed(within, evidence)):
+    if not differs(evidence, undisturbed(within, evidence)):
         problems.append("the planted fault changes no number")
     for check, required in fault.must.items():
         here = found if required == size else detect(within, fault.plant(within, required), only=check)
@@ -117,7 +117,7 @@ def _misnamed(fault: Fault, found: Detection) -> list[str]:
     return problems
 
 
-def _undisturbed(within: Case, evidence: Evidence) -> Evidence:
+def undisturbed(within: Case, evidence: Evidence) -> Evidence:
     """What the same computation leaves without the fault."""
     rule = evidence.optimizer or Adam()
     return Evidence(

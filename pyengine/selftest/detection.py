@@ -10,6 +10,7 @@ import numpy as np
 from ..adapters.builtin import observe_step
 from ..checks.evidence import gather_evidence
 from ..checks.ledger import check_ledger
+from ..checks.reach import faults
 from ..verify_arrays import explain_update, verify_gradients
 from ..verify_staged import verify_witnesses
 from .cases import Case
@@ -67,7 +68,7 @@ def detect(case: Case, evidence: Evidence, *, only: str | None = None) -> Detect
         )
         caught["black-box"] = report.verdict == "INCONSISTENT"
         verdicts["black-box"] = report.verdict
-        caught["reach"] = bool(report.reach)
+        caught["reach"] = bool(faults(report.reach))
         found = report.combination
         assert found is not None
         caught["combination"] = found.verdict not in ("summed", "cannot tell")

@@ -23,13 +23,14 @@ CHECKS: tuple[Check, ...] = (
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What a computation left behind: its numbers; the losses that it reported; the parameters after its step."""
+    """What a computation left behind: its numbers and the total loss that they belong to; the losses that it reported;
+    the parameters after its step."""
 
     witnesses: Witnesses | None = None
     log: Log | None = None
     after: Parameters | None = None
     optimizer: Rule | None = None
-    losses: Mapping[str, float] = field(default_factory=dict)
+    total: float = float("nan")
 
 
 Plant = Callable[[Case, float], Evidence]
@@ -77,8 +78,9 @@ def tampered(part: str, key: str, change: Change, of: str = "") -> Plant:
 
 
 def ran(case: Case, witnesses: Witnesses) -> Evidence:
-    """What a run leaves, with the losses that it would report."""
-    return Evidence(witnesses, losses=case.losses(witnesses))
+    """What a run leaves, with the total that it would report."""
+    losses = case.losses(witnesses)
+    return Evidence(witnesses, total=sum(head.weight * losses[name] for name, head in case.net.heads.items()))
 
 
 def another(change: Callable[[Case, float], Case]) -> Plant:
