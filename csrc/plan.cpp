@@ -68,7 +68,13 @@ template <class T> Plan make_plan(const Net& net, const KernelTable<T>& kernels,
       add(net.heads[k].layers[l], static_cast<int>(k), l == 0 && net.trunk.empty());
   }
 
-  constexpr int panels_per_task = 16;
+  // Tasks of weight gradients: at most a 32nd of them all, so that threads end together, but worth claiming.
+  double weight_flops = 0;
+  for (const LayerPlan& p : plan.layers)
+    weight_flops += 2.0 * static_cast<double>(rows) * static_cast<double>(p.layer->weight_size()) * p.streams;
+  const double good_task = std::max(weight_flops / 32, 2e5);
+
+  constexpr int panels_per_task = 8;
   for (int i = 0; i < static_cast<int>(plan.layers.size()); ++i) {
     const LayerPlan& p = plan.layers[static_cast<std::size_t>(i)];
     auto pack = [&](bool forward, int n) {
@@ -79,16 +85,25 @@ template <class T> Plan make_plan(const Net& net, const KernelTable<T>& kernels,
     pack(true, p.layer->n_out);
     if (p.backward_weights != absent) pack(false, p.layer->n_in);
     if (!backward) continue;
-    // A tall tile shares its packed inputs among more rows of the gradient; a layer still makes several tasks, all of
-    // one height, so that threads end together.
-    const int tallest = kernels.m_tile * std::clamp(p.layer->n_out / (2 * kernels.m_tile), 1, 4);
-    const int m_step = evenly(p.layer->n_out, tallest, kernels.row_tile);
+    // A tall tile shares its packed inputs among more rows of the gradient; all of a layer have one height.
+    const double row_flops = 2.0 * rows * p.streams * std::min(kernels.n_tile, p.layer->n_in);
+    const double good_height = std::max(good_task / row_flops, kernels.m_tile / 2.0 / p.streams);
+    const int m_step =
+        evenly(p.layer->n_out, static_cast<int>(std::min(good_height + 1, 4.0 * kernels.m_tile)), kernels.row_tile);
     for (int m = 0; m < p.layer->n_out; m += m_step)
       for (int n = 0; n < p.layer->n_in; n += kernels.n_tile)
         plan.weights.push_back(
             {i, false, m, std::min(p.layer->n_out, m + m_step), n, std::min(p.layer->n_in, n + kernels.n_tile)});
     if (p.layer->has_bias) plan.weights.push_back({i, true, 0, 0, 0, p.layer->n_out});
   }
+
+  const auto size_of = [&plan](const WeightTask& t) {
+    return t.bias ? 0.0
+                  : static_cast<double>(t.m_end - t.m_begin) * (t.n_end - t.n_begin) *
+                        plan.layers[static_cast<std::size_t>(t.layer)].streams;
+  };
+  std::stable_sort(plan.weights.begin(), plan.weights.end(),
+                   [&](const WeightTask& a, const WeightTask& b) { return size_of(a) > size_of(b); });
 
   plan.row_block = block_of(rows, kernels.row_tile, plan.flops);
   plan.workspace = shelf.end();

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "../kernel_table.hpp"
+#include "lanes.inl.hpp"
 
 namespace pyengine::ops {
 
@@ -23,7 +24,7 @@ template <class V> struct Gemm {
   static constexpr int nr = nv * V::lanes;
   // A panel of B (kc·nr numbers) stays in the first-level cache while the panels of A pass by;
   // a block of A (mc·kc), a block of B (kc·nc) and the part of C between them stay in the second.
-  static constexpr int kc = 256;
+  static constexpr int kc = 384;
   static constexpr int mc = 16 * mr;
   static constexpr int nc = (256 + nr - 1) / nr * nr;
   // Rows up to this long are read where they lie: packing them costs more than the cache lines it saves.
@@ -31,6 +32,17 @@ template <class V> struct Gemm {
 
   static constexpr int up(int n, int step) { return (n + step - 1) / step * step; }
   static constexpr int least(int a, int b) { return a < b ? a : b; }
+  static constexpr int power_of_two(int at_least) {
+    int p = 1;
+    while (p < at_least) p *= 2;
+    return p;
+  }
+
+  /// The depth of the blocks into which k is cut, all of about one size.
+  static int depth(int k) {
+    const int blocks = (k + kc - 1) / kc;
+    return (k + blocks - 1) / blocks;
+  }
 
   static size_t packed_size(int k, int n) { return static_cast<size_t>(k) * static_cast<size_t>(up(n, nr)); }
   /// One block of A and, for the weight gradients, one block of B.
@@ -39,8 +51,9 @@ template <class V> struct Gemm {
   // ---- packing --------------------------------------------------------------------------------------------------
 
   static void pack(const Packing<T>& p, int panel_begin, int panel_end) {
-    for (int k0 = 0; k0 < p.k; k0 += kc) {
-      const int k = least(kc, p.k - k0);
+    const int step = depth(p.k);
+    for (int k0 = 0; k0 < p.k; k0 += step) {
+      const int k = least(step, p.k - k0);
       for (int panel = panel_begin; panel < panel_end; ++panel) {
         const int n0 = panel * nr;
         const int n = least(nr, p.n - n0);
@@ -54,26 +67,58 @@ template <class V> struct Gemm {
     }
   }
 
-  /// to[i][j] = from[j·stride + i]: rows become the columns of one panel, missing ones zero.
+  /// to[i][j] = from[j·stride + i]: rows become the columns of one panel. What is missing to whole vectors of columns
+  /// is zero, what is missing beyond is left as it was: no tile reads it.
   template <int width> static void pack_rows(int k, int rows, const T* from, ptrdiff_t stride, T* to) {
-    for (int j = 0; j < width; ++j) {
-      const T* row = from + j * stride;
-      if (j < rows)
-        for (int i = 0; i < k; ++i) to[static_cast<ptrdiff_t>(i) * width + j] = row[i];
-      else
-        for (int i = 0; i < k; ++i) to[static_cast<ptrdiff_t>(i) * width + j] = T(0);
-    }
+    constexpr int group = width < V::lanes ? power_of_two(width) : V::lanes;
+    static_assert(group == V::lanes || group == width);
+    for (int i = 0; i < k; i += V::lanes)
+      for (int j = 0; j < width && j < up(rows, group); j += group) {
+        V v[group];
+#pragma GCC unroll 16
+        for (int r = 0; r < group; ++r)
+          v[r] = j + r < rows ? load_part(from + (j + r) * stride + i, k - i, V::zero()) : V::zero();
+        transpose(v);
+        if constexpr (group == width) { // one run of whole columns
+#pragma GCC unroll 16
+          for (int r = 0; r < group; ++r) {
+            const int at = i * width + r * V::lanes;
+            if (at < k * width) store_part(v[r], to + at, k * width - at);
+          }
+        } else { // a vector a column
+          for (int c = 0; c < group && i + c < k; ++c) {
+            T* column = to + static_cast<ptrdiff_t>(i + c) * width + j;
+            // A whole vector may reach into the next column, which is written next; it must not beyond the last.
+            if (width > V::lanes || i + c + 1 == k)
+              store_part(v[c], column, width - j);
+            else
+              v[c].store(column);
+          }
+        }
+      }
   }
 
-  /// Adjacent columns become panels of `width`, missing ones zero. Row by row: each is read once, along its cache
-  /// lines.
+  /// Adjacent columns become panels of `width`, one after the other: interleaved, panels whose distance is a multiple
+  /// of a page would push each other out of the cache. Of the last one, whole vectors are filled up with zeros.
   template <int width> static void pack_columns(int k, int columns, const T* from, ptrdiff_t stride, T* to) {
-    const int whole = columns / width, rest = columns % width;
-    const ptrdiff_t panel = static_cast<ptrdiff_t>(k) * width;
-    for (int i = 0; i < k; ++i, from += stride, to += width) {
-      for (int p = 0; p < whole; ++p) memcpy(to + p * panel, from + p * width, sizeof(T) * width);
-      if (rest > 0)
-        for (int j = 0; j < width; ++j) to[whole * panel + j] = j < rest ? from[whole * width + j] : T(0);
+    for (; columns >= width; columns -= width, from += width)
+      for (int i = 0; i < k; ++i, to += width) copy<width>(from + i * stride, to);
+    if (columns > 0)
+      for (int i = 0; i < k; ++i, to += width) {
+        if constexpr (width % V::lanes == 0)
+          for (int j = 0; j < columns; j += V::lanes)
+            load_part(from + i * stride + j, columns - j, V::zero()).store(to + j);
+        else
+          for (int j = 0; j < width; ++j) to[j] = j < columns ? from[i * stride + j] : T(0);
+      }
+  }
+
+  template <int width> [[gnu::always_inline]] static void copy(const T* from, T* to) {
+    if constexpr (width % V::lanes == 0) {
+#pragma GCC unroll 4
+      for (int j = 0; j < width; j += V::lanes) V::load(from + j).store(to + j);
+    } else {
+      memcpy(to, from, sizeof(T) * width);
     }
   }
 
@@ -91,6 +136,7 @@ template <class V> struct Gemm {
     int n;
     const T* bias;
     bool add;
+    const T* ahead; // k·V::lanes numbers that will be read soon
   };
 
   /// `along_rows`: a_step is 1 and every row of A has its pointer; else a_row is 1 and the rows lie side by side.
@@ -100,13 +146,20 @@ template <class V> struct Gemm {
     for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 4
       for (int j = 0; j < vectors; ++j) sum[i][j] = V::zero();
+    // C lies in rows far apart, where no hardware looks ahead.
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; ++i)
+#pragma GCC unroll 4
+      for (int j = 0; j < vectors; ++j) __builtin_prefetch(job.c + i * job.c_row + j * V::lanes, 1);
     const T* a = job.a;
     const T* b = job.b;
     const T* row[rows];
 #pragma GCC unroll 16
     for (int i = 0; i < rows; ++i) row[i] = a + i * job.a_row;
-    for (ptrdiff_t step = 0; step < job.k; ++step, a += job.a_step, b += job.b_step) {
+    const T* ahead = job.ahead;
+    for (ptrdiff_t step = 0; step < job.k; ++step, a += job.a_step, b += job.b_step, ahead += V::lanes) {
       V right[vectors];
+      __builtin_prefetch(ahead, 0, 2);
 #pragma GCC unroll 4
       for (int j = 0; j < vectors; ++j) right[j] = V::load(b + j * V::lanes);
 #pragma GCC unroll 16
@@ -169,12 +222,13 @@ template <class V> struct Gemm {
   }
 
   template <bool along_rows> static void segment(const Product<T>& p, int begin, int rows, T* scratch) {
+    const int step = depth(p.k);
     for (int m0 = 0; m0 < rows; m0 += mc) {
       const int m = least(mc, rows - m0);
       const T* a = p.a.row(begin) + m0 * p.a.stride;
       T* c = p.c.row(begin) + m0 * p.c.stride;
-      for (int k0 = 0; k0 < p.k; k0 += kc) {
-        const int k = least(kc, p.k - k0);
+      for (int k0 = 0; k0 < p.k; k0 += step) {
+        const int k = least(step, p.k - k0);
         const T* panels = p.packed + static_cast<size_t>(k0) * static_cast<size_t>(up(p.n, nr));
         if (!along_rows)
           for (int i = 0; i < m; i += mr)
@@ -188,24 +242,26 @@ template <class V> struct Gemm {
             T* to = c + i * p.c.stride + j;
             const bool add = p.accumulate || k0 > 0;
             const Tile run = choose<along_rows>(least(mr, m - i), n);
+            // While the first tiles pass along a panel, the next panel is fetched from the cache that all threads
+            // share.
+            const T* ahead = i < nv * mr ? b + (static_cast<ptrdiff_t>(nr) + i / mr * V::lanes) * k : b;
             if (along_rows)
-              run({k, a + i * p.a.stride + k0, p.a.stride, 1, b, nr, to, p.c.stride, n, bias, add});
+              run({k, a + i * p.a.stride + k0, p.a.stride, 1, b, nr, to, p.c.stride, n, bias, add, ahead});
             else
-              run({k, scratch + static_cast<ptrdiff_t>(i) * k, 1, mr, b, nr, to, p.c.stride, n, bias, add});
+              run({k, scratch + static_cast<ptrdiff_t>(i) * k, 1, mr, b, nr, to, p.c.stride, n, bias, add, ahead});
           }
         }
       }
     }
   }
 
-  /// Backward Dᵀ·X: the block of inputs is packed once and serves every loss; the sum is formed while the block is hot.
+  /// Backward Dᵀ·X: the block of inputs is packed once and serves every loss; the sum is formed while its terms are
+  /// hot.
   static void weight_gradient(const WeightTile<T>& w, T* scratch) {
-    for (int n0 = w.n_begin; n0 < w.n_end; n0 += nc) {
-      const int n = least(nc, w.n_end - n0);
-      for (int k0 = 0; k0 < w.rows; k0 += kc) weight_block(w, n0, n, k0, least(kc, w.rows - k0), scratch);
-      if (w.summed && w.last_chunk)
-        for (int i = w.m_begin; i < w.m_end; ++i) sum(w, static_cast<ptrdiff_t>(i) * w.n_in + n0, n);
-    }
+    const int step = depth(w.rows);
+    for (int n0 = w.n_begin; n0 < w.n_end; n0 += nc)
+      for (int k0 = 0; k0 < w.rows; k0 += step)
+        weight_block(w, n0, least(nc, w.n_end - n0), k0, least(step, w.rows - k0), scratch);
   }
 
   static void weight_block(const WeightTile<T>& w, int n0, int n, int k0, int k, T* scratch) {
@@ -216,19 +272,24 @@ template <class V> struct Gemm {
     const bool packs_left = w.n_out > short_row, packs_right = w.n_in > short_row;
     const int loose = packs_right ? 0 : n / nr * nr;
     pack_columns<nr>(k, n - loose, x + loose, w.n_in, right + static_cast<ptrdiff_t>(loose) * k);
+    const bool completes = w.summed && w.last_chunk && k0 + k == w.rows;
     for (int m0 = w.m_begin; m0 < w.m_end; m0 += mc) {
       const int m = least(mc, w.m_end - m0);
+      const ptrdiff_t at = static_cast<ptrdiff_t>(m0) * w.n_in + n0;
       for (int s = 0; s < w.streams; ++s) {
         const T* delta = w.delta + s * w.stream_stride + static_cast<ptrdiff_t>(k0) * w.n_out + m0;
         if (packs_left) pack_columns<mr>(k, m, delta, w.n_out, left);
-        T* dw = w.grad[s] + w.offset + static_cast<ptrdiff_t>(m0) * w.n_in + n0;
+        T* dw = w.grad[s] + w.offset + at;
         for (int j = 0; j < n; j += nr) {
+          const int columns = least(nr, n - j);
           const T* b = j < loose ? x + j : right + static_cast<ptrdiff_t>(j) * k;
           for (int i = 0; i < m; i += mr)
-            choose<false>(least(mr, m - i), least(nr, n - j))(
-                {k, packs_left ? left + static_cast<ptrdiff_t>(i) * k : delta + i, 1, packs_left ? mr : w.n_out, b,
-                 j < loose ? w.n_in : nr, dw + static_cast<ptrdiff_t>(i) * w.n_in + j, w.n_in, least(nr, n - j),
-                 nullptr, !w.first_chunk || k0 > 0});
+            choose<false>(least(mr, m - i), columns)({k, packs_left ? left + static_cast<ptrdiff_t>(i) * k : delta + i,
+                                                      1, packs_left ? mr : w.n_out, b, j < loose ? w.n_in : nr,
+                                                      dw + static_cast<ptrdiff_t>(i) * w.n_in + j, w.n_in, columns,
+                                                      nullptr, !w.first_chunk || k0 > 0, b});
+          if (completes && s + 1 == w.streams)
+            for (int i = 0; i < m; ++i) sum(w, at + static_cast<ptrdiff_t>(i) * w.n_in + j, columns);
         }
       }
     }
@@ -236,27 +297,27 @@ template <class V> struct Gemm {
 
   /// db = Σ_rows delta, in the order of the rows.
   static void bias_gradient(const BiasTile<T>& b) {
-    for (int s = 0; s < b.streams; ++s) {
-      T* db = b.grad[s] + b.offset;
-      if (b.first_chunk)
-        for (int j = b.n_begin; j < b.n_end; ++j) db[j] = T(0);
-      const T* delta = b.delta + s * b.stream_stride;
-      for (int r = 0; r < b.rows; ++r, delta += b.n_out)
-        for (int j = b.n_begin; j < b.n_end; ++j) db[j] += delta[j];
+    for (int j = b.n_begin; j < b.n_end; j += V::lanes) {
+      const int n = b.n_end - j;
+      for (int s = 0; s < b.streams; ++s) {
+        T* db = b.grad[s] + b.offset + j;
+        V total = b.first_chunk ? V::zero() : load_part(db, n, V::zero());
+        const T* delta = b.delta + s * b.stream_stride + j;
+        for (int r = 0; r < b.rows; ++r, delta += b.n_out) total = total + load_part(delta, n, V::zero());
+        store_part(total, db, n);
+      }
     }
     if (b.summed && b.last_chunk) sum(b, b.n_begin, b.n_end - b.n_begin);
   }
 
   /// summed = Σ_s weight_s·grad_s over `count` numbers from `at`.
   template <class Gradient> static void sum(const Gradient& g, ptrdiff_t at, int count) {
-    T* to = g.summed + at;
-    const T* grad = g.grad[0] + g.offset + at;
-    T weight = static_cast<T>(g.weight[0]);
-    for (int j = 0; j < count; ++j) to[j] = weight * grad[j];
-    for (int s = 1; s < g.streams; ++s) {
-      grad = g.grad[s] + g.offset + at;
-      weight = static_cast<T>(g.weight[s]);
-      for (int j = 0; j < count; ++j) to[j] += weight * grad[j];
+    for (int j = 0; j < count; j += V::lanes, at += V::lanes) {
+      V total = V::broadcast(static_cast<T>(g.weight[0])) * load_part(g.grad[0] + g.offset + at, count - j, V::zero());
+      for (int s = 1; s < g.streams; ++s)
+        total = total +
+                V::broadcast(static_cast<T>(g.weight[s])) * load_part(g.grad[s] + g.offset + at, count - j, V::zero());
+      store_part(total, g.summed + at, count - j);
     }
   }
 

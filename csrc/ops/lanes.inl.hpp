@@ -126,4 +126,36 @@ template <Lanes V, class Combine> [[gnu::always_inline]] inline typename V::Scal
   return all[0];
 }
 
+// ---- transposition -----------------------------------------------------------------------------------------------
+
+template <int... i> struct Numbers {};
+/// 0, …, n - 1.
+template <int n, int... i> struct Count : Count<n - 1, n - 1, i...> {};
+template <int... i> struct Count<0, i...> {
+  using numbers = Numbers<i...>;
+};
+
+/// Of a0 b0 a1 b1 … the vector that begins with number `begin` of a and b.
+template <int begin, Lanes V, int... i> [[gnu::always_inline]] inline V interleave(V a, V b, Numbers<i...>) {
+  return {__builtin_shufflevector(a.v, b.v, (begin + i / 2 + i % 2 * V::lanes)...)};
+}
+
+/// Transposes `rows` vectors, a power of two, in place: seen as one run of numbers, [row][lane] becomes [lane][row].
+/// A riffle of the run's halves moves the highest bit of a number's place to the lowest; as many riffles as `rows` has
+/// bits move the row behind the lane.
+template <int rows, Lanes V> [[gnu::always_inline]] inline void transpose(V (&v)[rows]) {
+  using All = typename Count<V::lanes>::numbers;
+#pragma GCC unroll 4
+  for (int riffle = 1; riffle < rows; riffle *= 2) {
+    V shuffled[rows];
+#pragma GCC unroll 8
+    for (int i = 0; i < rows / 2; ++i) {
+      shuffled[2 * i] = interleave<0>(v[i], v[i + rows / 2], All{});
+      shuffled[2 * i + 1] = interleave<V::lanes / 2>(v[i], v[i + rows / 2], All{});
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; ++i) v[i] = shuffled[i];
+  }
+}
+
 } // namespace pyengine::ops
