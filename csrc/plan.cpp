@@ -68,11 +68,11 @@ template <class T> Plan make_plan(const Net& net, const KernelTable<T>& kernels,
       add(net.heads[k].layers[l], static_cast<int>(k), l == 0 && net.trunk.empty());
   }
 
-  // Tasks of weight gradients: at most a 32nd of them all, so that threads end together, but worth claiming.
+  // Tasks of weight gradients: about a 16th of them all, so that threads end together, but worth claiming.
   double weight_flops = 0;
   for (const LayerPlan& p : plan.layers)
     weight_flops += 2.0 * static_cast<double>(rows) * static_cast<double>(p.layer->weight_size()) * p.streams;
-  const double good_task = std::max(weight_flops / 32, 2e5);
+  const double good_task = std::max(weight_flops / 16, 2e5);
 
   constexpr int panels_per_task = 8;
   for (int i = 0; i < static_cast<int>(plan.layers.size()); ++i) {

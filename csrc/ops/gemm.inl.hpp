@@ -98,9 +98,17 @@ template <class V> struct Gemm {
       }
   }
 
-  /// Adjacent columns become panels of `width`, one after the other: interleaved, panels whose distance is a multiple
-  /// of a page would push each other out of the cache. Of the last one, whole vectors are filled up with zeros.
+  /// Adjacent columns become panels of `width`. Few panels at a time, whole cache lines of each row: more would push
+  /// each other out of the cache, since their distance is often a multiple of a page. Of the last panel, whole vectors
+  /// are filled up with zeros.
   template <int width> static void pack_columns(int k, int columns, const T* from, ptrdiff_t stride, T* to) {
+    constexpr int together = width < V::lanes * nv ? 4 : 1;
+    const ptrdiff_t panel = static_cast<ptrdiff_t>(k) * width;
+    for (; columns >= together * width; columns -= together * width, from += together * width, to += together * panel)
+      for (int i = 0; i < k; ++i)
+#pragma GCC unroll 4
+        for (int p = 0; p < together; ++p)
+          copy<width>(from + i * stride + p * width, to + p * panel + static_cast<ptrdiff_t>(i) * width);
     for (; columns >= width; columns -= width, from += width)
       for (int i = 0; i < k; ++i, to += width) copy<width>(from + i * stride, to);
     if (columns > 0)
@@ -146,11 +154,12 @@ template <class V> struct Gemm {
     for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 4
       for (int j = 0; j < vectors; ++j) sum[i][j] = V::zero();
-    // C lies in rows far apart, where no hardware looks ahead.
+    // Where the rows of C lie far apart no hardware looks ahead.
+    if (job.c_row > short_row)
 #pragma GCC unroll 16
-    for (int i = 0; i < rows; ++i)
+      for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 4
-      for (int j = 0; j < vectors; ++j) __builtin_prefetch(job.c + i * job.c_row + j * V::lanes, 1);
+        for (int j = 0; j < vectors; ++j) __builtin_prefetch(job.c + i * job.c_row + j * V::lanes, 1);
     const T* a = job.a;
     const T* b = job.b;
     const T* row[rows];
