@@ -33,7 +33,7 @@ class Verification:
     ``native`` maps canonical parameter names to the framework's. For a model that the engine does not know, ``refusal``
     says why, ``routes`` compares the gradient of the total with the sum of the losses' gradients, ``slopes`` holds
     directional finite differences, and parameters have the framework's names. ``not_judged`` says of every check that
-    did not run why it did not.
+    did not run why it did not. ``warnings`` tells where a verdict means less, ``assumptions`` what it rests on.
     """
 
     verdict: Verdict
@@ -50,6 +50,8 @@ class Verification:
     slopes: tuple[Slope, ...] = ()
     not_judged: dict[str, str] = field(default_factory=dict)
     refusal: str = ""
+    warnings: tuple[str, ...] = ()
+    assumptions: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -85,6 +87,8 @@ class Verification:
             "refusal": self.refusal or None,
             "stages": [] if self.staged is None else self.staged.to_dict()["stages"],
             "not_judged": self.unjudged,
+            "warnings": list(self.warnings),
+            "assumptions": list(self.assumptions),
             "environment": self.environment,
         }
 
@@ -127,7 +131,7 @@ class Verification:
         return name if own == name else f"{name} ({own})"
 
     def __str__(self) -> str:
-        lines = [f"{self.verdict}  {self.answer}"]
+        lines = [f"{self.verdict}  {self.answer}", *(f"  Warning: {text}" for text in self.warnings)]
         for finding in self.findings:
             lines += ["", *_table(finding, self.named)]
         if self.combination is not None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from . import oracle
 from .arrays import as_numpy
 from .batch import checked_batch
+from .checks.assumptions import BLACK_BOX, LOGIT_ERROR, logit_warning
 from .checks.blackbox import Finding, GradientTests, Program, judge_gradient
 from .checks.blackbox.combination import combine
 from .checks.blackbox.replay import Order, replays, restored
@@ -115,8 +116,9 @@ def verify_gradients(
                 combination = combine(tests, finding, gradient, parts)
     verdict = _gravest(findings)
     return Verification(
-        verdict, _answer(verdict, findings), tuple(findings), combination, None, reach, environment=environment()
-    )
+        verdict, _answer(verdict, findings), tuple(findings), combination, None, reach,
+        environment=environment(), warnings=_warnings(program, forward), assumptions=BLACK_BOX,
+    )  # fmt: skip
 
 
 def explain_update(
@@ -250,6 +252,16 @@ def _checked(argument: str, given: Any, layout: Layout) -> Gradient:
 
 def _of_replays(again: Callable[[], list[tuple[Gradients, Order]]], loss: str | None) -> list[Gradient]:
     return [restored(g.summed if loss is None else g.per_loss[loss], order) for g, order in again()]
+
+
+def _warnings(program: Program, forward: ForwardVariances) -> tuple[str, ...]:
+    """Losses of which the logits carry so much rounding error that the first order is a rough guide."""
+    found = []
+    for name, curvature in program.curvature.items():
+        sigma = float(np.sqrt(forward.h_reach[name].max(initial=0.0)))
+        if curvature.softmax and not sigma <= LOGIT_ERROR:
+            found.append(logit_warning(name, sigma))
+    return tuple(found)
 
 
 def _moved(program: Program, head: str, finding: Finding, tests: GradientTests) -> Gradient:

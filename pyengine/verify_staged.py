@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .batch import checked_batch
+from .checks.assumptions import STAGED
 from .checks.staged.check import Staged, Verdict, check_staged
 from .checks.staged.finding import Finding
 from .checks.staged.statistics import ALPHA, PROJECTED, REPLAYED, limit
 from .checks.staged.witnesses import Witnesses, checked_witnesses
 from .errors import GradientMismatch
+from .rounding import unit_roundoff
 from .runtime import info
 
 if TYPE_CHECKING:
@@ -98,7 +100,8 @@ class StagedReport:
             "flush_to_zero": self.flush_to_zero,
             "seed": self.seed,
             "limits": {"alpha": ALPHA, "projection": PROJECTED, "replay": REPLAYED},
-            "stages": [_stage(stage) for stage in self.stages],
+            "assumptions": list(STAGED),
+            "stages": [_stage(stage, self.flush_to_zero, unit_roundoff(self.dtype)) for stage in self.stages],
             "unjudged": list(self.staged.unjudged),
             "environment": self.environment,
         }
@@ -177,7 +180,8 @@ def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
     ]
 
 
-def _stage(stage: Finding) -> dict[str, Any]:
+def _stage(stage: Finding, flush_to_zero: bool, u: float) -> dict[str, Any]:
+    """The fields of one stage; ``kappa`` is the error that V expects relative to the result, in units of u."""
     statistics = None if stage.statistics is None else stage.statistics.items()
     return {
         "name": stage.name,
@@ -191,7 +195,17 @@ def _stage(stage: Finding) -> dict[str, Any]:
         "statistics": statistics,
         "limit": None if statistics is None else limit("entry", stage.entries),
         "scale": None if stage.scale is None else {"value": stage.scale.value, "deviation": stage.scale.deviation},
+        "detectable_scale": None if stage.scale is None else PROJECTED * stage.scale.deviation,
         "replays": stage.replays,
+        "replay_ratios": {
+            name: stage.statistics.items()[name] / largest if largest else math.inf
+            for name, largest in stage.replays.items()
+            if stage.statistics is not None
+        },
+        "actual_error": stage.actual_error,
+        "expected_error": stage.expected_error,
+        "kappa": None if stage.expected_error is None else stage.expected_error / u,
+        "flush_to_zero": flush_to_zero,
         "unexplained": list(stage.unexplained),
         "note": stage.note,
     }

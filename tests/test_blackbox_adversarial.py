@@ -46,3 +46,48 @@ def test_a_long_sum_of_one_number_is_no_fault_and_a_missing_hundredth_of_it_is()
     assert verdict_of(given, summed).verdict != "INCONSISTENT"
     spoilt = {**summed, "heads.b.1.weight": np.float32(0.99) * summed["heads.b.1.weight"]}
     assert verdict_of(given, spoilt).verdict == "INCONSISTENT"
+
+
+# What the statistics cannot decide is INCONCLUSIVE, and only that.
+
+
+def test_a_small_deviation_among_copies_is_inconclusive_and_the_same_without_copies_inconsistent() -> None:
+    given = everyday("small")
+    for case, verdict in ((DATA["constant batch"](given), "INCONCLUSIVE"), (given, "INCONSISTENT")):
+        summed = {name: np.float32(1 + 4e-6) * g for name, g in frameworks.torch_gradients(*case).summed.items()}
+        report = verdict_of(case, summed)
+        assert report.verdict == verdict, report
+        assert ("copies" in report.findings[0].reason) == (verdict == "INCONCLUSIVE")
+
+
+def test_an_exact_gradient_that_overflows_is_inconclusive() -> None:
+    net = pe.Network(2, [pe.Dense(2)], {"only": pe.Head([pe.Dense(1)], "mse")})
+    params = net.init(0, "float64")
+    params.flat[:] = 1e160
+    zeros = {name: np.zeros_like(value) for name, value in params.items()}
+    report = pe.verify_gradients(net, params, np.full((2, 2), 1e160), {"only": np.zeros((2, 1))}, summed=zeros)
+    assert report.verdict == "INCONCLUSIVE"
+    assert "not finite" in report.findings[0].reason
+
+
+def test_more_units_at_a_kink_than_equations_are_inconclusive() -> None:
+    net = pe.Network(1, [pe.Dense(1, "relu")], {"only": pe.Head([pe.Dense(1)], "mse")})
+    params = net.parameters(
+        {
+            "trunk.0.weight": np.float32([[1.0]]),
+            "trunk.0.bias": np.float32([-1.0]),
+            "heads.only.0.weight": np.float32([[1.0]]),
+            "heads.only.0.bias": np.float32([0.0]),
+        }
+    )
+    x = (1.0 + np.arange(-4, 4) * 2.0**-24).astype(np.float32)[:, None]
+    batch = x, {"only": np.linspace(1.0, 2.0, 8, dtype=np.float32)[:, None]}
+    summed = {name: value.copy() for name, value in net.summed_gradient(params, *batch).items()}
+    assert pe.verify_gradients(net, params, *batch, summed=summed).verdict == "CONSISTENT"
+    summed["trunk.0.bias"] *= np.float32(1.1)
+    # Inputs of 1: a flip moves weight and bias alike. The bias alone cannot have moved.
+    assert pe.verify_gradients(net, params, *batch, summed=summed).verdict == "INCONSISTENT"
+    summed["trunk.0.weight"] *= np.float32(1.1)
+    report = pe.verify_gradients(net, params, *batch, summed=summed)
+    assert report.verdict == "INCONCLUSIVE", report
+    assert "kink" in report.findings[0].reason

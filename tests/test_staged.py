@@ -58,3 +58,19 @@ def test_report_speaks_json_and_text() -> None:
     assert {"name", "kind", "ratio", "argmax", "statistics", "limit", "scale", "replays"} <= held["stages"][0].keys()
     assert str(report).startswith("CERTIFIED: All ")
     report.raise_for_failure()
+
+
+@pytest.mark.parametrize("size", ["tiny", "medium"])
+def test_report_has_the_evidence_of_every_stage(size: str) -> None:
+    given = everyday(size)
+    held = json.loads(verdict_of(given, recorded(*given), flush_to_zero=True).to_json())
+    assert held["assumptions"]
+    statistical = [stage for stage in held["stages"] if stage["statistics"] is not None]
+    assert len(statistical) > len(held["stages"]) / 2
+    for stage in statistical:
+        assert set(stage["statistics"]) == {"entry", "whole", "row", "column", "signs"}
+        assert stage["flush_to_zero"] is True
+        assert stage["detectable_scale"] == 12.0 * stage["scale"]["deviation"] > 0.0
+        # V is an envelope: what a correct stage does lies below it, and not by orders of magnitude.
+        assert 0.0 < stage["actual_error"] < stage["expected_error"] < 1000.0 * stage["actual_error"], stage["name"]
+        assert stage["kappa"] == stage["expected_error"] / 2.0**-24

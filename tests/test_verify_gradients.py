@@ -146,6 +146,21 @@ def test_fault_is_caught(fault: Any) -> None:
     assert not report
 
 
+def test_logits_that_carry_much_rounding_error_are_warned_of() -> None:
+    given = shared_two()
+    quiet = judged(given, summed=correct(given).summed)
+    assert quiet.warnings == ()
+    assert len(quiet.assumptions) == 4
+    for name, value in given.params.items():
+        if name == "heads.digit.0.weight":
+            value *= np.float32(1e6)
+    loud = judged(given, summed=correct(given).summed)
+    assert len(loud.warnings) == 1
+    assert "logits of 'digit'" in loud.warnings[0]
+    assert "Warning" in str(loud)
+    assert json.loads(loud.to_json())["warnings"] == list(loud.warnings)
+
+
 def test_missing_sample_is_caught() -> None:
     given = shared_two()
     fewer = replace(given, x=given.x[1:], targets={n: t[1:] for n, t in given.targets.items()})

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from .kinks import Flip, ambiguous_units, resolve
+from .kinks import Flip, all_flips, ambiguous_units, resolve
 from .statistics import Alarm, Gradient, GradientTests, Projection, TensorFinding, dot, ratio_of
 
 Verdict = Literal["CONSISTENT", "INCONSISTENT", "INCONCLUSIVE"]
@@ -72,7 +72,7 @@ def judge_gradient(
     alarms = tuple(alarm for alarm, _ in sorted(left, key=lambda pair: -pair[0].deviation))
     if not alarms:
         return finding("CONSISTENT", "correct replays in other orders deviate as much", flips=flips, replayed=True)
-    conspired = any(test is not None and _conspiracy(tests, test, gradient, truth) > 1.0 for _, test in left)
+    conspired = any(test is not None and _conspiracy(tests, test, gradient, truth, undecided) > 1.0 for _, test in left)
     verdict: Verdict = "INCONSISTENT"
     reason = str(alarms[0])
     if undecided and not conspired:
@@ -110,8 +110,10 @@ def _unexplained(
     return left
 
 
-def _conspiracy(tests: GradientTests, test: Projection, gradient: Gradient, truth: Gradient) -> float:
-    return ratio_of(abs(dot(test.direction, _difference(gradient, truth))), tests.conspiracy(test))
+def _conspiracy(tests: GradientTests, test: Projection, gradient: Gradient, truth: Gradient, undecided: bool) -> float:
+    """The deviation over the largest that rounding can cause, with the units that no one can decide on any side."""
+    most = tests.conspiracy(test) + (all_flips(tests, test.direction) if undecided else 0.0)
+    return ratio_of(abs(dot(test.direction, _difference(gradient, truth))), most)
 
 
 def _difference(gradient: Gradient, truth: Gradient) -> dict[str, npt.NDArray[np.float64]]:

@@ -30,8 +30,8 @@ def combine(tests: GradientTests, finding: Finding, gradient: Gradient, parts: M
     weights = {name: head.weight for name, head in net.heads.items()}
     applied = _joined(gradient, names)
     jacobian = np.stack([_joined(part, names) for part in parts.values()])
-    if not names or not np.isfinite(applied).all():
-        reason = "the gradient is not finite" if names else "there are no shared layers"
+    if not names or not np.isfinite(applied).all() or not np.isfinite(jacobian).all():
+        reason = "a gradient is not finite" if names else "there are no shared layers"
         alpha = {name: Alpha(np.nan, -np.inf, np.inf, weight) for name, weight in weights.items()}
         empty = Fit("trunk", "all shared layers", (applied.size,), alpha, np.nan, np.nan, np.nan, np.nan)
         return Combination("cannot tell", reason, "between", empty, (), cosines(jacobian))

@@ -50,6 +50,19 @@ def ambiguous_units(tests: GradientTests) -> dict[str, npt.NDArray[np.bool_]]:
     return found
 
 
+def all_flips(tests: GradientTests, direction: Mapping[str, F64]) -> float:
+    """How far all ambiguous units together can move the projection on ``direction``, to first order."""
+    near, back = ambiguous_units(tests), tests.back
+    amplitudes = tests.program.amplitudes(back, direction).gz
+    total = 0.0
+    for visit in tests.program.visits():
+        name = visit.layer.name
+        if name in near and name in amplitudes:
+            change = (other_slope(visit.layer, visit.slope) - visit.slope) * back.gh[name]
+            total += float(np.abs(amplitudes[name] * change)[near[name]].sum())
+    return total
+
+
 def resolve(
     tests: GradientTests, gradient: Mapping[str, F64], truth: Mapping[str, F64]
 ) -> tuple[tuple[Flip, ...], dict[str, F64], bool]:

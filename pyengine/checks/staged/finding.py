@@ -31,7 +31,8 @@ class Finding:
     ``terms`` is how many terms an entry adds up, ``entries`` how many entries there are. ``ratio`` is R, the largest
     |r|/τ (for a large product that nothing is wrong with: an upper bound of it). ``statistics`` is None where the stage
     has no variance. ``replays`` holds, per statistic beyond its limit, the largest among correct recomputations;
-    ``unexplained`` names those that no recomputation comes near.
+    ``unexplained`` names those that no recomputation comes near. ``actual_error`` and ``expected_error`` are ‖r‖/‖Z‖
+    and what V expects of it; None where there is no variance, or nothing but zeros.
     """
 
     name: str
@@ -45,6 +46,8 @@ class Finding:
     replays: dict[str, float] = field(default_factory=dict)
     unexplained: tuple[str, ...] = ()
     note: str = ""
+    actual_error: float | None = None
+    expected_error: float | None = None
 
     @property
     def standing(self) -> Standing:

@@ -15,7 +15,7 @@ from .finding import Finding, Kind
 from .matrices import Matrix, Room
 from .products import Linear
 from .screen import screen
-from .statistics import REPLAYED, Errors, measured, scale, sign_vectors
+from .statistics import REPLAYED, Errors, measured, relative, scale, sign_vectors
 
 SMALL = 1 << 20
 """A product of fewer multiplications is evaluated in float64 throughout."""
@@ -30,7 +30,10 @@ def judge_linear(name: str, kind: Kind, stage: Linear, seed: int, room: Room) ->
     if stage.work > SMALL:
         seen = screen(stage, signs, room)
         if seen.conclusive and seen.ratio <= 1.0 and not seen.statistics.flagged(m * n):
-            return Finding(name, kind, stage.terms, m * n, seen.ratio, None, seen.statistics, seen.scale)
+            return Finding(
+                name, kind, stage.terms, m * n, seen.ratio, None, seen.statistics, seen.scale,
+                actual_error=seen.actual_error, expected_error=seen.expected_error,
+            )  # fmt: skip
     unit = float(np.ldexp(1.0, stage.exponent))
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
         ratio, worst = largest_ratio(stage.claimed, stage.z * unit, stage.bound * unit)
@@ -63,6 +66,7 @@ def judged(
             at = np.ix_(rows, columns)
             again = [measured(Errors(r[at], part.z, part.v, part.lost, part.coherent), some).items() for r in replays()]
             explained = {name: max(one[name] for one in again) for name in flagged}
+    actual, expected = relative(errors)
     unexplained = tuple(name for name in flagged if not statistics.items()[name] <= REPLAYED * explained.get(name, 0.0))
     return Finding(
         **{
@@ -71,6 +75,8 @@ def judged(
             "scale": scale(errors),
             "replays": explained,
             "unexplained": unexplained,
+            "actual_error": actual,
+            "expected_error": expected,
         }
     )
 

@@ -48,6 +48,8 @@ class Screened:
     ratio: float
     at: tuple[int, ...]
     conclusive: bool
+    actual_error: float | None = None
+    expected_error: float | None = None
 
 
 def screen(stage: Linear, signs: tuple[F64, F64], room: Room) -> Screened:
@@ -200,4 +202,8 @@ class _Blocks:
         # Of a sum of products each meets at least the roundings of the shortest.
         fewest = min(product.shape[1] for product in self.stage.products) + int(self.bias is not None)
         sharpest = accumulated(fewest, self.stage.p.u) / self.stage.u * np.sqrt(3.0 / self.total)
-        return Screened(found, scale, found.entry / float(sharpest), self.at, self.conclusive)
+        actual = expected = None
+        if zz[0] > 0.0:
+            actual = float(np.sqrt(rr[0] / zz[0]) / self.unit)
+            expected = float(np.sqrt(self.stride * self.all_w / zz[0]) / self.unit)
+        return Screened(found, scale, found.entry / float(sharpest), self.at, self.conclusive, actual, expected)

@@ -116,6 +116,16 @@ def scale(errors: Errors) -> Scale:
         return Scale(float((errors.r * errors.z).sum()) / square, float(np.sqrt(spread)) / square)
 
 
+def relative(errors: Errors) -> tuple[float | None, float | None]:
+    """‖r‖/‖Z‖ and √(ΣV)/‖Z‖; None where the exact numbers are all 0."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+        square = float(np.vdot(errors.z, errors.z))
+        if not square > 0.0:
+            return None, None
+        found = float(np.vdot(errors.r, errors.r)), float(errors.v.sum())
+        return float(np.sqrt(found[0] / square)), float(np.sqrt(found[1] / square))
+
+
 @functools.lru_cache(maxsize=64)
 def sign_vectors(seed: int, m: int, n: int) -> tuple[F64, F64]:
     """The random ±1 vectors of stages of one shape, (SIGNS, m) and (SIGNS, n)."""
