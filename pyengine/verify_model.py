@@ -69,9 +69,9 @@ def verify(
     try:
         done = _computed(model, x, targets, losses, loss_weights, sample_weight)
     except Unsupported as refusal:
-        if mode != "auto" or _kind(model) == "keras":
+        if mode != "auto":
             raise
-        return _observed(model, x, targets, losses, loss_weights, str(refusal), seed)
+        return _observed(model, x, targets, losses, loss_weights, sample_weight, str(refusal), seed)
     if mode == "staged" and done.witnesses is None:
         raise ValueError(
             sentence(
@@ -149,21 +149,28 @@ def _computed(model: Any, x: Any, targets: Any, losses: Any, loss_weights: Any, 
 
 
 def _observed(
-    model: Any, x: Any, targets: Mapping[str, Any], losses: Any, loss_weights: Any, refusal: str, seed: int
+    model: Any, x: Any, targets: Any, losses: Any, loss_weights: Any, sample_weight: Any, refusal: str, seed: int
 ) -> Verification:
     """The engine does not know the model: judge what its framework alone can tell."""
     kind = _kind(model)
-    given, weights = _losses(str(kind), losses, loss_weights, targets)
-    if kind == "jax":
-        from .adapters import jax_observed
+    if kind == "keras":
+        from .adapters import keras_observed
 
-        seen = jax_observed.observe(model, x, targets, given, weights, refusal)
+        seen = keras_observed.observe(model, x, targets, sample_weight, refusal)
+        arrays = list(targets.values()) if isinstance(targets, Mapping) else targets
     else:
-        from .adapters import torch_observed
+        given, weights = _losses(str(kind), losses, loss_weights, targets)
+        arrays = list(targets.values())
+        if kind == "jax":
+            from .adapters import jax_observed
 
-        seen = torch_observed.observe(model, x, targets, given, weights, refusal, seed)
-    features = {int(shape[-1]) for shape in map(np.shape, targets.values()) if len(shape) > 1}
-    return verify_observation(seen, features, seed)
+            seen = jax_observed.observe(model, x, targets, given, weights, refusal)
+        else:
+            from .adapters import torch_observed
+
+            seen = torch_observed.observe(model, x, targets, given, weights, refusal, seed)
+    shapes = map(np.shape, arrays if isinstance(arrays, (list, tuple)) else [arrays])
+    return verify_observation(seen, {int(shape[-1]) for shape in shapes if len(shape) > 1}, seed)
 
 
 def _losses(

@@ -41,7 +41,10 @@ def verify_observation(seen: Observation, features: set[int], seed: int) -> Veri
             slopes += culprits(twin, seed)
         told = {slope.loss for slope in slopes if slope.outcome != "cannot tell"}
         if blind := [name for name in twin.gradients if name not in told]:
-            missing["differences"] = f"the slope of {listing(blind)} is too small beside the noise of the loss"
+            missing["differences"] = (
+                f"the slope of {listing(blind)} cannot be measured: too small beside the noise of the loss, or "
+                "something inside computes in less than float64"
+            )
     elif "differences" in missing:
         missing.setdefault("reach", "a gradient that was stopped shows only by moving parameters, in float64")
     reach = check_reach(routes.reach, twin, seed)
@@ -73,7 +76,7 @@ def verify_observation(seen: Observation, features: set[int], seed: int) -> Veri
     verdict: Verdict = "INCONSISTENT" if found else "INCONCLUSIVE" if doubts else "CONSISTENT"
     return Verification(
         verdict,
-        f"{seen.framework}: {_answer(seen, routes, found, doubts, bool(slopes))}",
+        f"{seen.framework}: {_answer(seen, routes, found, doubts, bool(slopes) and 'differences' not in missing)}",
         combination=routes.combination,
         reach=reach,
         environment={**environment(), **seen.versions},

@@ -274,7 +274,7 @@ def what_the_engine_does_not_know_is_refused_by_name() -> None:
     layers = keras.layers
 
     def check(model: Any, *said: str, x: Any = x, targets: Any = targets) -> None:
-        refusal(lambda: pe.verify(model, x, targets), *said)
+        refusal(lambda: pe.verify(model, x, targets, mode="staged"), *said)
 
     def with_layer(layer: Any) -> Any:
         given = keras.Input((12,))

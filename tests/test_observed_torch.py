@@ -158,3 +158,11 @@ def test_a_loss_that_is_not_known_is_judged_without_the_engine() -> None:
         pe.verify(model, x.reshape(48, 64), {"ink": targets["ink"]}, losses={"ink": quartic}, mode="staged")
     with pytest.raises(ValueError, match=r"returns shape \(48, 1\)"):
         pe.verify(model, x.reshape(48, 64), {"ink": targets["ink"]}, losses={"ink": nn.MSELoss(reduction="none")})
+
+
+def test_a_float32_inside_is_no_float64_and_the_check_says_so() -> None:
+    report = judged(Convolutions(lambda h: h.float().to(h.dtype)), *digits())
+    assert report.verdict == "CONSISTENT", report
+    assert {s.outcome for s in report.slopes if s.loss == "ink"} == {"cannot tell"}
+    assert {s.outcome for s in report.slopes if s.loss == "digit"} == {"holds"}
+    assert "the slope of ink cannot be measured" in report.not_judged["differences"]

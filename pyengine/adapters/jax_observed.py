@@ -100,9 +100,11 @@ def _twin(
         inputs = jax.tree_util.tree_map(jax.numpy.asarray, wide_rows)
         return there, inputs, {name: jax.numpy.asarray(array) for name, array in wide_targets.items()}
 
+    compiled = jax.jit(values)
+
     def evaluate(given: Mapping[str, Any]) -> dict[str, float]:
         with _float64(jax):
-            found = values(*placed(given))
+            found = compiled(*placed(given))
             return {name: float(found[name]) for name in names}
 
     with _float64(jax):

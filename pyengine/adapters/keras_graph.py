@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..activations import ELU, GELU, Activation, GELUTanh, LeakyReLU, activation
-from ..errors import sentence
+from ..errors import Unsupported, sentence
 from ..spec import Dense
 
 SOFTMAX = "softmax"
@@ -254,11 +254,11 @@ def _copies(keras: Any, step: Any) -> bool:
     return kind in TRANSPARENT
 
 
-def _layer_unknown(step: Any) -> ValueError:
+def _layer_unknown(step: Any) -> Unsupported:
     kind = type(step).__name__
     extra = f" with rate {step.rate}" if kind == "Dropout" else ""
     return _unknown("model", f"has {step.name!r} of type {kind}{extra}", "Dense layers, each with one known activation")
 
 
-def _unknown(argument: str, got: str, expected: str) -> ValueError:
-    return ValueError(sentence(argument, got=got, expected=expected, remedy="The engine knows no other."))
+def _unknown(argument: str, got: str, expected: str) -> Unsupported:
+    return Unsupported(sentence(argument, got=got, expected=expected, remedy="The engine knows no other."))

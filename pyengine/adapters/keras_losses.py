@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..activations import Sigmoid
-from ..errors import listing, sentence
+from ..errors import Unsupported, listing, sentence
 from ..losses import MAE, MSE, BinaryCrossEntropy, ClippedCrossEntropy, Huber, Loss, SoftmaxCrossEntropy
 from ..parameters import Array
 from ..spec import Dense
@@ -81,7 +81,7 @@ def terms_of(keras: Any, model: Any, graph: Graph, targets: Any, sample_weight: 
     names = list(graph.chains)
     y = by_output("targets", targets, names, required=True)
     w = by_output("sample_weight", sample_weight, names, required=False)
-    y = {name: _target(y.get(name), dtype) for name in names}
+    y = {name: target_array(y.get(name), dtype) for name in names}
     found: dict[str, Term] = {}
     for name, function, weight in _resolved(keras, own, graph, y):
         last = graph.chains[name][-1]
@@ -183,7 +183,7 @@ def _paths(structure: Any, path: tuple[Any, ...] = ()) -> list[tuple[tuple[Any, 
     return [(path, structure)]
 
 
-def _target(given: Any, dtype: str) -> Array | None:
+def target_array(given: Any, dtype: str) -> Array | None:
     """A target as Keras' losses see it: floats in the dtype of the loss."""
     if given is None:
         return None
@@ -200,6 +200,11 @@ def one_hot(target: Array, classes: int, dtype: str) -> Array:
     if target.dtype.kind in "iu" and target.ndim == 1:
         return np.eye(classes, dtype=dtype)[target]
     return target.astype(dtype)
+
+
+def function_name(given: Any) -> str:
+    """The name of the function behind a loss object."""
+    return _function(given)[0]
 
 
 def _function(given: Any) -> tuple[str, dict[str, Any]]:
@@ -267,8 +272,8 @@ def _require_clip(keras: Any, output: str, name: str) -> None:
         raise _refused(output, name, f"clips at {keras.config.epsilon()}", f"{CLIP}", "Reset keras.config.set_epsilon")
 
 
-def _refused(output: str, name: str, got: str, expected: str, remedy: str) -> ValueError:
-    return ValueError(
+def _refused(output: str, name: str, got: str, expected: str, remedy: str) -> Unsupported:
+    return Unsupported(
         sentence("model", got=f"has {name!r} on the output {output!r}, which {got}", expected=expected,
                  remedy=f"{remedy}.")
     )  # fmt: skip

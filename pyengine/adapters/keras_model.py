@@ -14,7 +14,7 @@ import numpy as np
 
 from ..checks.staged.witnesses import Backward, Witnesses
 from ..engine import Network
-from ..errors import listing, sentence
+from ..errors import Unsupported, listing, sentence
 from ..parameters import Array, Parameters
 from ..spec import Head
 from .computation import Computation
@@ -214,7 +214,7 @@ def _dtype(graph: Graph) -> str:
     if len(kinds) == 1 and kinds <= set(DTYPES):
         return kinds.pop()
     policy = ", ".join(sorted(kinds))
-    raise ValueError(
+    raise Unsupported(
         sentence("model", got=f"has layers in {policy}", expected="float32 or float64 throughout",
                  remedy="Set another dtype policy for the check.")
     )  # fmt: skip

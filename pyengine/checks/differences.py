@@ -38,6 +38,11 @@ STEPS = tuple(2.0**-i for i in range(7, 24))
 NEIGHBOURS = 16
 """Points at which the noise of the loss is measured."""
 
+SPAN = STEPS[-1] / 2.0**5
+"""How far these points reach to both sides."""
+
+UNKNOWN = (math.nan, math.inf, math.inf, math.nan)
+
 Outcome = Literal["holds", "differs", "cannot tell"]
 
 
@@ -148,7 +153,7 @@ class _Line:
         # Differences of a few points have few degrees of freedom; the limit is Student's.
         limit = student_limit(ALPHA, NEIGHBOURS - 4)
         noise = self.noise(loss)
-        best = (math.nan, math.inf, math.inf, math.nan)
+        best = UNKNOWN
         coarser = 0.0
         for h in STEPS[1:]:
             central, crooked = self._central(loss, h)
@@ -158,7 +163,17 @@ class _Line:
             rounding = limit * noise / (math.sqrt(2.0) * h)
             if truncation + rounding < best[1] + best[2]:
                 best = (central, EVALUATION * truncation, EVALUATION * rounding, h)
-        return best
+        return best if self._wide(loss, noise, best[0], limit * noise / SPAN + best[1] + best[2]) else UNKNOWN
+
+    def _wide(self, loss: str, noise: float, central: float, allowed: float) -> bool:
+        """Whether the loss is computed in float64 throughout: only then do near neighbours tell its noise.
+
+        Behind a number that is rounded to float32 they are mostly equal, so that the slope among them is another; or
+        one of them jumps, by what is nearer to float32's roundoff than to float64's.
+        """
+        near = (self.at(SPAN, loss) - self.at(-SPAN, loss)) / (2.0 * SPAN)
+        roundoff = math.sqrt(unit_roundoff("float32") * unit_roundoff("float64"))
+        return abs(near - central) <= allowed and noise <= roundoff * abs(self.at(0.0, loss))
 
     def _central(self, loss: str, h: float) -> tuple[float, float]:
         ahead, here, behind = self.at(h, loss), self.at(0.0, loss), self.at(-h, loss)
@@ -166,8 +181,7 @@ class _Line:
 
     def noise(self, loss: str) -> float:
         """σ of the loss: fourth differences of noise have variance 70·σ², and a smooth function has almost none."""
-        spacing = STEPS[-1] / 2.0**8
-        values = [self.at(spacing * (i - NEIGHBOURS / 2.0), loss) for i in range(NEIGHBOURS + 1)]
+        values = [self.at(SPAN * (2.0 * i / NEIGHBOURS - 1.0), loss) for i in range(NEIGHBOURS + 1)]
         fourth = _differences(values, 4)
         measured = math.sqrt(float(np.mean(fourth**2)) / math.comb(8, 4))
         return max(measured, unit_roundoff("float64") * abs(self.at(0.0, loss)))

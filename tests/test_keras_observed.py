@@ -1,0 +1,16 @@
+"""Keras models that the engine does not know, on each backend; the claims are in ``keras_observed_cases.py``."""
+
+from __future__ import annotations
+
+import pytest
+from keras_claims import BACKENDS, claims_of, outcome
+
+SCRIPT = "keras_observed_cases.py"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("claim", claims_of(SCRIPT))
+def test_keras(claim: str, backend: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    failure = outcome(tmp_path_factory, SCRIPT, backend)[claim]
+    assert not failure, failure
