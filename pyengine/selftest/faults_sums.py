@@ -70,6 +70,21 @@ def _normalised(a: Array, b: Array) -> tuple[float, float]:
     return (first + second) / 2.0 / first, (first + second) / 2.0 / second
 
 
+def _normalised_with_heads(case: Case, g: Gradient, size: float) -> Gradient:
+    """The norms are taken over the trunk and the loss's own head, and the head is scaled along."""
+    weights = _configured(case)
+    (a, b), parts = weights, _parts(case)
+    whole = (weights[n] * np.concatenate([np.ravel(v) for v in parts[n].values()]).astype(float) for n in weights)
+    first, second = _normalised(*whole)
+    return _sum(case, {a: first * weights[a], b: second * weights[b]})
+
+
+def _unscaled_late(case: Case, g: Gradient, size: float) -> Gradient:
+    """The gradient of a loss that is scaled by 1024 is clipped to norm 1, and unscaled only then."""
+    norm = float(np.sqrt(sum(np.square(v.astype(np.float64)).sum() for v in g.values())))
+    return {name: scaled(value, min(1.0, 1.0 / (1024.0 * norm))) for name, value in g.items()}
+
+
 def _clipped(case: Case, g: Gradient, size: float) -> Gradient:
     """Clipped to half its norm: a clip that was left on, or that sees the loss scale."""
     return {name: scaled(value, 0.5) for name, value in g.items()}
@@ -186,6 +201,10 @@ FAULTS = [
           where="summed.gradient", called={"combination": "other weights"}),
     Fault("gradients normalised", "both losses' gradients are brought to one norm", _surgery(_normalised), ALL,
           where="summed.gradient", called={"combination": "other weights"}),
+    Fault("head in the shared set", "gradients are balanced over the heads' own parameters too",
+          finished(_normalised_with_heads), ALL, where="summed.gradient", called={"combination": "other weights"}),
+    Fault("unscaled after the clip", "the clip sees the loss scale", finished(_unscaled_late), ALL,
+          where="summed.gradient", called={"combination": "scaled"}),
     Fault("accumulation divided twice", "four accumulated batches are averaged twice", _times(0.25), ALL,
           where="summed.gradient", called=_named("4 accumulated batches or replicas, averaged twice")),
     Fault("averaged over replicas", "eight replicas average where they should add", _times(1.0 / 8.0), ALL,

@@ -1,0 +1,1 @@
+"""What the checks and the tolerances of others catch, and what they refuse wrongly, on the same cases."""
