@@ -1,0 +1,1 @@
+"""Random dense models of every framework through ``pe.verify``: ``python bench/models --help``."""

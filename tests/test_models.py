@@ -1,0 +1,36 @@
+"""A slice of the campaign of random dense models (``bench/models``), and its committed results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from models import command
+
+from pyengine.activations import ACTIVATIONS
+from pyengine.losses import LOSSES
+
+RESULTS: dict[str, Any] = json.loads(command.RESULT.read_text(encoding="utf-8"))
+
+
+def test_a_slice_of_torch_models_is_certified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    journal = tmp_path / "journal.jsonl"
+    assert command.run_seeds("torch", range(200, 212), journal) == 0, capsys.readouterr().out
+    records = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
+    assert [record["verdict"] for record in records] == ["CERTIFIED"] * 12
+    # What is there is not computed again.
+    assert command.run_seeds("torch", range(200, 212), journal) == 0
+    assert "0 models judged" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("framework", sorted(RESULTS))
+def test_every_model_of_the_campaign_was_certified(framework: str) -> None:
+    found = RESULTS[framework]
+    assert found["models"] >= 200
+    assert found["verdicts"] == {"CERTIFIED": found["models"]}
+    assert set(found["activations"]) == set(ACTIVATIONS)
+    lacking = {"torch": {"clipped_cross_entropy"}}
+    assert set(found["losses"]) == set(LOSSES) - lacking.get(framework, set())
