@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -140,3 +143,29 @@ def test_exit_codes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     assert "no folder" in err
     monkeypatch.setattr(campaign, "run", lambda **_: Outcome((), (), 0.0, 0))
     assert cli.run_selftest() == 1
+
+
+def test_the_table_shows_what_stands_in_brackets() -> None:
+    from rich.console import Console
+
+    fault = replace(NAMED["loss missing"], where="[red]")
+    outcome = campaign.run([fault], quick=True)
+    console = Console(width=400, record=True, file=io.StringIO())
+    report.show(outcome, console)
+    shown = console.export_text()
+    assert shown.startswith("FAILS  ")
+    assert "is seen at summed.dh['trunk.1'] first, not at [red]" in shown
+
+
+def test_it_needs_no_framework() -> None:
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'jax', 'tensorflow', 'keras', 'ml_dtypes', 'flint', 'jinja2', 'matplotlib'):\n"
+        "    sys.modules[name] = None\n"
+        "from pyengine.selftest.campaign import FAULTS, plant\n"
+        "from pyengine.selftest.cases import case\n"
+        "for fault in FAULTS[::9]:\n"
+        "    if fault.case in ('tiny', 'small'):\n"
+        "        assert plant(fault, case(fault.case), search=False).problems == ()\n"
+    )
+    subprocess.run([sys.executable, "-P", "-c", code], check=True)

@@ -54,13 +54,14 @@ def plain(outcome: Outcome) -> str:
 
 def show(outcome: Outcome, console: Console) -> None:
     """The same in colour."""
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for i, name in enumerate(HEADING):
         table.add_column(name, justify="center" if 2 <= i < 2 + len(CHECKS) else "left", no_wrap=i < 2 + len(CHECKS))
     for one in outcome.planted:
-        table.add_row(*row(one), style="bold red" if one.problems else None if one.required else "dim")
+        table.add_row(*map(escape, row(one)), style="bold red" if one.problems else None if one.required else "dim")
     console.print(answer(outcome), style="bold green" if outcome.ok else "bold red", highlight=False, markup=False)
     console.print()
     console.print(table)
