@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .verify_arrays import explain_update, verify_gradients
     from .verify_model import verify
     from .verify_staged import StagedReport, verify_witnesses
+    from .watch_loop import watch
 
 __version__ = "0.1.0"  # the build reads this line
 
@@ -47,6 +48,7 @@ _HOMES = {
     "verification": ("Verification",),
     "verify_arrays": ("explain_update", "verify_gradients"),
     "verify_model": ("verify",),
+    "watch_loop": ("watch",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -95,6 +97,7 @@ __all__ = [
     "verify",
     "verify_gradients",
     "verify_witnesses",
+    "watch",
 ]
 
 

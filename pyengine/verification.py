@@ -15,6 +15,7 @@ from .report import SCHEMA_VERSION, combination_data, finite, ledger_data, updat
 if TYPE_CHECKING:
     from .checks.blackbox import Finding
     from .checks.combination import Combination
+    from .checks.diagnosis import Diagnosis
     from .checks.differences import Slope
     from .checks.ledger import Ledger
     from .checks.routes import Routes
@@ -34,6 +35,7 @@ class Verification:
     says why, ``routes`` compares the gradient of the total with the sum of the losses' gradients, ``slopes`` holds
     directional finite differences, and parameters have the framework's names. ``not_judged`` says of every check that
     did not run why it did not. ``warnings`` tells where a verdict means less, ``assumptions`` what it rests on.
+    ``diagnoses`` names what goes wrong in a training loop that was watched, each with a remedy.
     """
 
     verdict: Verdict
@@ -52,6 +54,7 @@ class Verification:
     refusal: str = ""
     warnings: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
+    diagnoses: tuple[Diagnosis, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -85,6 +88,7 @@ class Verification:
             "reach": self.reach,
             "differences": [{**vars(slope), "bound": slope.bound, "outcome": slope.outcome} for slope in self.slopes],
             "refusal": self.refusal or None,
+            "diagnoses": [vars(d) for d in self.diagnoses],
             "stages": [] if self.staged is None else self.staged.to_dict()["stages"],
             "not_judged": self.unjudged,
             "warnings": list(self.warnings),
@@ -132,6 +136,7 @@ class Verification:
 
     def __str__(self) -> str:
         lines = [f"{self.verdict}  {self.answer}", *(f"  Warning: {text}" for text in self.warnings)]
+        lines += [line for d in self.diagnoses for line in ("", d.name, f"  {d.sentence}", f"  → {d.remedy}")]
         for finding in self.findings:
             lines += ["", *_table(finding, self.named)]
         if self.combination is not None:

@@ -2,26 +2,30 @@
 
 A hypothesis is replayed twice. Once by the float64 rule (:mod:`pyengine.optimizers`), whose bound says what rounding
 may account for. And once by a copy of the framework's own optimizer with the state that it had: it knows every option
-that the rule does not model, so its word counts where it is at hand. Its allowance is the rule's; where there is no
-rule, it is how far its own result moves when the gradient moves by its uncertainty, plus the roundings of
-``OPERATIONS`` elementwise operations on the way from the gradient to the parameter.
+that the rule does not model, so its word counts where it is at hand. Its allowance is twice the rule's, as it rounds
+as well; where there is no rule, it is how far its own result moves when the gradient moves by its uncertainty, plus
+twice the roundings of ``OPERATIONS`` elementwise operations on the way from the gradient to the parameter.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from ..parameters import Layout, Parameters
+from ..engine import Network
+from ..parameters import Array, Layout, Parameters
 from ..witnesses import Step
 from .clipping import clipped
 from .evidence import Evidence, gather_evidence
 
 Vector = npt.NDArray[np.float64]
+
+Gather = Callable[[Network, Parameters, Array, Mapping[str, Array]], Evidence]
+"""What gives the evidence at other parameters or for another batch."""
 
 SUM = "one step on the sum"
 MEAN = "one step on the mean"
@@ -57,7 +61,8 @@ class Replay:
 class Replayer:
     """Replays gradients, flat over all parameters, from where the step began."""
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, step: Step, gather: Gather = gather_evidence) -> None:
+        self.gather = gather
         self.step, self.layout = step, step.network.layout
         self.before = step.before.flat.astype(np.float64)
 
@@ -84,7 +89,7 @@ class Replayer:
             for g in (gradient + error, gradient - error, np.zeros_like(gradient))
         )
         way = np.abs(after - self.before) + np.abs(still - self.before)
-        rounding = self.step.unit * (OPERATIONS * way + 2.0 * np.abs(after))
+        rounding = 2.0 * self.step.unit * (OPERATIONS * way + np.abs(after))
         return np.asarray(np.maximum(np.abs(up - after), np.abs(down - after)) + rounding)
 
     def apart(self, name: str, gradients: Sequence[tuple[Vector, Vector]]) -> Replay:
@@ -129,7 +134,7 @@ class Replayer:
         return Replay(name, None if state is None else ruled, None if stepper is None else here, cut)
 
     def _evidence(self, at: Parameters) -> Evidence:
-        return gather_evidence(self.step.network, at, self.step.x, self.step.targets)
+        return self.gather(self.step.network, at, self.step.x, self.step.targets)
 
 
 def weighted(layout: Layout, evidence: Evidence, weights: dict[str, float]) -> tuple[Vector, Vector]:
@@ -142,9 +147,9 @@ def weighted(layout: Layout, evidence: Evidence, weights: dict[str, float]) -> t
     return np.asarray(total.flat, np.float64), np.asarray(error.flat, np.float64)
 
 
-def hypotheses(step: Step, evidence: Evidence) -> Iterator[Replay]:
+def hypotheses(step: Step, evidence: Evidence, gather: Gather = gather_evidence) -> Iterator[Replay]:
     """Every hypothesis that applies to the step, the sum first."""
-    replay, layout = Replayer(step), step.network.layout
+    replay, layout = Replayer(step, gather), step.network.layout
     weights = {name: head.weight for name, head in step.network.heads.items()}
     names, k = list(weights), len(weights)
     outside = step.clip if step.clip is not None and not step.clip.inside else None
@@ -167,7 +172,7 @@ def hypotheses(step: Step, evidence: Evidence) -> Iterator[Replay]:
                 seen.append(exchanged)
                 yield replay.one(EXCHANGED, *of(dict(zip(names, exchanged, strict=True))))
     if step.previous is not None:
-        before = gather_evidence(step.network, step.before, step.previous[0], step.previous[1])
+        before = gather(step.network, step.before, step.previous[0], step.previous[1])
         yield replay.one(PREVIOUS, *of(weights, at=before))
     if step.leftover is not None:
         plain, error = weighted(layout, evidence, weights)

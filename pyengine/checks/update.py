@@ -34,7 +34,7 @@ import numpy.typing as npt
 
 from ..optimizers import SGD
 from ..witnesses import Step
-from .evidence import Evidence
+from .evidence import Evidence, gather_evidence
 from .hypotheses import (
     ADDED,
     EARLY,
@@ -46,6 +46,7 @@ from .hypotheses import (
     TURN,
     UNCLIPPED,
     WITHOUT,
+    Gather,
     Replay,
     Replayer,
     hypotheses,
@@ -117,11 +118,14 @@ _VERDICTS = {
 }
 
 
-def check_update(step: Step, evidence: Evidence) -> Update:
-    """Replay every hypothesis at the shared layers and see which one leads to the observed parameters."""
+def check_update(step: Step, evidence: Evidence, gather: Gather = gather_evidence) -> Update:
+    """Replay every hypothesis at the shared layers and see which one leads to the observed parameters.
+
+    ``gather`` makes the evidence at other parameters and for other batches, as ``evidence`` was made.
+    """
     trunk = slice(0, step.trunk_size)
     before, after = step.before.flat[trunk].astype(np.float64), step.after.flat[trunk].astype(np.float64)
-    replays = list(hypotheses(step, evidence))
+    replays = list(hypotheses(step, evidence, gather))
     found = tuple(_compare(replay, after, trunk) for replay in replays)
     applied = step.gradient.flat.astype(np.float64)
     roundings = step.gradient_roundings * step.unit * np.abs(applied)
@@ -163,7 +167,9 @@ def _is_seen(step: Step, replay: Replay, roundings: Vector, trunk: slice) -> boo
 def _compare(replay: Replay, observed: Vector, trunk: slice) -> Hypothesis:
     allowance = replay.allowance[trunk]
     ruled = None if replay.ruled is None else _misfit(observed, replay.ruled[trunk], allowance)
-    own = None if replay.own is None else _misfit(observed, replay.own[trunk], allowance)
+    # Copy and original both lie within the rule's allowance of the rule, so within twice that of one another.
+    between = allowance if replay.ruled is None else 2.0 * allowance
+    own = None if replay.own is None else _misfit(observed, replay.own[trunk], between)
     misfit, outside = own or ruled or (np.inf, observed.size)
     return Hypothesis(replay.name, misfit, outside, observed.size, own is not None, None if ruled is None else ruled[0])
 

@@ -1,0 +1,209 @@
+"""``pe.watch``: what a training loop really applied, judged without changing the loop."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from .adapters.computation import Computation, as_batch
+from .checks.applied import Surgery
+from .errors import sentence
+from .judge_watched import Batch, Watched, judge_watched
+from .watching import Arrays, Event, Twin
+from .witnesses import Clip
+
+if TYPE_CHECKING:
+    from .verification import Verification
+
+
+class Recorder(Protocol):
+    """What an adapter does for ``watch``."""
+
+    framework: str
+    plus: float
+    events: list[Event]
+
+    def read(self, x: Any, targets: Mapping[str, Any]) -> tuple[Twin, Computation]: ...
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def finish(self) -> None: ...
+    def values(self) -> Arrays: ...
+    def buffers(self) -> Arrays: ...
+    def trainable(self) -> frozenset[str]: ...
+
+
+class watch:  # noqa: N801 - a context manager, used like a function
+    """Watch a training loop, and judge afterwards what it did to the model.
+
+    ``model`` and ``losses`` are as for :func:`pyengine.verify`; ``optimizer`` is the one that the loop uses, or a list
+    of them. ``loss_weights`` are the weights that the loop is meant to use (default 1). ``clip_norm`` or ``clip_value``
+    tell that the loop clips gradients between backward and step, ``surgery="pcgrad"`` that it projects them.
+
+    On exit, after an exception too, model, optimizer and hooks are as without it. ``steps`` has every recorded step.
+
+    Raises ``TypeError`` for another kind of model or optimizer, ``ValueError`` for a layer or loss that is not known.
+
+    >>> import torch, pyengine as pe
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
+    >>> x, y = torch.eye(3), torch.ones(3, 1)
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> with pe.watch(model, losses={"y": torch.nn.MSELoss()}, optimizer=optimizer) as seen:
+    ...     (torch.nn.functional.mse_loss(model(x), y, reduction="sum")).backward()
+    ...     optimizer.step()
+    >>> seen.report(x, {"y": y}).diagnoses[0].sentence
+    'Every configured weight is multiplied by 3; not divided by the batch, 3 or 3 accumulated batches or replicas, \
+added?.'
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        losses: Mapping[str, Any] | None = None,
+        optimizer: Any = None,
+        loss_weights: Mapping[str, float] | None = None,
+        *,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        surgery: Surgery | None = None,
+    ) -> None:
+        if surgery not in (None, "pcgrad"):
+            raise ValueError(
+                sentence("surgery", got=f"is {surgery!r}", expected='None or "pcgrad"', remedy="Use one of these.")
+            )
+        self._recorder = _recorder(model, losses, optimizer, dict(loss_weights or {}))
+        self._surgery = surgery
+        self._clip = None
+        if clip_norm is not None:
+            self._clip = Clip("global_norm", float(clip_norm), self._recorder.plus)
+        elif clip_value is not None:
+            self._clip = Clip("value", float(clip_value))
+        self._start: Arrays = {}
+        self._end: Arrays = {}
+        self._buffers: Arrays = {}
+
+    @property
+    def steps(self) -> tuple[Event, ...]:
+        """Every optimizer step that was seen, in order."""
+        self._recorder.finish()
+        return tuple(self._recorder.events)
+
+    def __enter__(self) -> Self:
+        self._start, self._buffers = self._recorder.values(), self._recorder.buffers()
+        self._recorder.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._recorder.stop()
+        self._end = self._recorder.values()
+
+    def report(
+        self,
+        x: Any,
+        targets: Any,
+        *,
+        step: int | None = None,
+        previous: tuple[Any, Mapping[str, Any]] | None = None,
+        accumulation: int | None = None,
+    ) -> Verification:
+        """Judge the recorded steps as one training step on the batch ``x``, ``targets``.
+
+        ``x`` is (batch, n_in) and ``targets`` maps losses to arrays; or both are lists with one entry per micro-batch
+        of an accumulation window, and ``accumulation`` is the window that the loop divides by (default: their number).
+        ``step`` chooses one optimizer step where the block had several batches; ``previous`` is the batch before.
+
+        Raises ``ValueError`` where no step was seen and for arrays that do not suit the model.
+        """
+        events = self.steps
+        if not events:
+            raise ValueError(
+                sentence("optimizer", got="took no step in the block", expected="at least one step",
+                         remedy="Is it the optimizer that the loop uses, and was a compiled step traced inside?")
+            )  # fmt: skip
+        first = 0
+        if step is not None:
+            if not -len(events) <= step < len(events):
+                raise ValueError(
+                    sentence("step", got=f"is {step}", expected=f"an index of {len(events)} recorded steps",
+                             remedy="Count from 0.")
+                )  # fmt: skip
+            first = step % len(events)
+            events = events[first : first + 1]
+        earlier = self.steps[first - 1].gradient if first else self._buffers
+        outside = []
+        if step is None:
+            states = [self._start, *(a for event in events for a in (event.before, event.after)), self._end]
+            for left, right in zip(states[::2], states[1::2], strict=True):
+                outside += [name for name in left if name in right and (left[name] != right[name]).any()]
+        twin, done = self._recorder.read(*_whole(x, targets))
+        return judge_watched(
+            Watched(
+                framework=done.framework,
+                twin=twin,
+                events=events,
+                clip=self._clip,
+                surgery=self._surgery,
+                leftover=earlier,
+                trainable=self._recorder.trainable(),
+                outside=tuple(dict.fromkeys(outside)),
+            ),
+            _batch(done),
+            micro=[_batch(self._recorder.read(a, b)[1]) for a, b in zip(x, targets, strict=True)] if _cut(x) else [],
+            accumulation=accumulation,
+            previous=None if previous is None else _batch(self._recorder.read(*previous)[1]),
+        )
+
+
+def _cut(x: Any) -> bool:
+    return isinstance(x, (list, tuple))
+
+
+def _batch(done: Computation) -> Batch:
+    return Batch(done.x, done.targets, done.sample_weight)
+
+
+def _whole(x: Any, targets: Any) -> tuple[Any, Mapping[str, Any]]:
+    """The batch, its micro-batches joined."""
+    if _cut(x) and (not isinstance(targets, Sequence) or len(targets) != len(x) or not x):
+        raise ValueError(
+            sentence("targets", got="does not match the micro-batches of `x`", expected=f"a list of {len(x)} dicts",
+                     remedy="Give one dict of targets per micro-batch.")
+        )  # fmt: skip
+    for one in targets if _cut(x) else [targets]:
+        if not isinstance(one, Mapping):
+            raise TypeError(
+                sentence("targets", got=f"is {type(one).__name__}", expected="losses -> arrays", remedy="Pass a dict.")
+            )
+    if not _cut(x):
+        return x, targets
+    import numpy as np
+
+    joined = {name: np.concatenate([as_batch(one[name]) for one in targets]) for name in targets[0]}
+    return np.concatenate([as_batch(one) for one in x]), joined
+
+
+def _recorder(model: Any, losses: Mapping[str, Any] | None, optimizer: Any, weights: dict[str, float]) -> Recorder:
+    torch = sys.modules.get("torch")
+    optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
+    if torch is not None and isinstance(model, torch.nn.Module):
+        from .adapters import watch_torch
+
+        if not isinstance(losses, Mapping) or not losses:
+            raise ValueError(
+                sentence("losses", got="is missing", expected="output name -> loss object",
+                         remedy='Pass losses={"name": torch.nn.MSELoss(), ...}.')
+            )  # fmt: skip
+        for one in optimizers:
+            if not isinstance(one, torch.optim.Optimizer):
+                raise TypeError(
+                    sentence("optimizer", got=f"is {type(one).__name__}", expected="torch.optim.Optimizer objects",
+                             remedy="Pass the optimizer that the loop steps.")
+                )  # fmt: skip
+        return watch_torch.Recorder(model, losses, weights, optimizers)
+    raise TypeError(
+        sentence("model", got=f"is of type {type(model).__name__}", expected="a torch.nn.Module",
+                 remedy="For anything else, pass parameters before and after to explain_update.")
+    )  # fmt: skip
