@@ -108,9 +108,22 @@ class Direct {
     ~Release() { flag = false; }
   };
 
+  /// The memory of an argument.
+  struct Span {
+    const char* begin;
+    std::size_t bytes;
+
+    bool overlaps(const Span& other) const { return begin < other.begin + other.bytes && other.begin < begin + bytes; }
+  };
+
+  template <class T> static Span span(const T* begin, std::size_t count) {
+    return {reinterpret_cast<const char*>(begin), count * sizeof(T)};
+  }
+
   template <class T> py::object run_as(py::handle params, py::handle x, py::handle targets) {
     const Net& net = network_.net();
     GradientCall<T> call{};
+    inputs_.clear();
     if (!is_plain(params, dtype_) || !has_shape(params, static_cast<py::ssize_t>(net.size))) return py::none();
     if (!is_plain(x, dtype_) || fields(x).nd != 2) return py::none();
     call.batch = fields(x).dimensions[0];
@@ -120,11 +133,13 @@ class Direct {
     call.params = data<T>(params);
     call.x = data<T>(x);
     if (!all_finite(call.batch * net.n_in, call.x)) return py::none();
+    inputs_.push_back(span(call.params, net.size));
+    inputs_.push_back(span(call.x, static_cast<std::size_t>(call.batch * net.n_in)));
     call.targets.resize(names_.size());
     for (std::size_t k = 0; k < names_.size(); ++k)
       if (!bind_target(net.heads[k], call.batch, PyDict_GetItem(targets.ptr(), names_[k].ptr()), call.targets[k]))
         return py::none();
-    if (!bind_results(call, params, x, targets)) return py::none();
+    if (!bind_results(call)) return py::none();
 
     if (busy_.exchange(true)) return py::none();
     {
@@ -140,7 +155,7 @@ class Direct {
     return py::float_(total);
   }
 
-  template <class T> bool bind_target(const Head& head, py::ssize_t batch, PyObject* given, HeadTarget<T>& to) const {
+  template <class T> bool bind_target(const Head& head, py::ssize_t batch, PyObject* given, HeadTarget<T>& to) {
     if (!given) return false;
     const py::ssize_t n_out = head.n_out();
     to.divisor = head.reduction == pyengine::Reduction::sum ? 1.0 : static_cast<double>(batch);
@@ -148,24 +163,26 @@ class Direct {
       to.divisor *= static_cast<double>(n_out);
     if (takes_classes(head.loss) && is_plain(given, classes_)) {
       to.classes = data<std::int64_t>(given);
+      inputs_.push_back(span(to.classes, static_cast<std::size_t>(batch)));
       return has_shape(given, batch) && all_classes(batch, to.classes, n_out);
     }
     if (!is_plain(given, dtype_) || !has_shape(given, batch, n_out)) return false;
     to.target = data<T>(given);
     const py::ssize_t count = batch * n_out;
+    inputs_.push_back(span(to.target, static_cast<std::size_t>(count)));
     if (head.loss == Loss::binary_cross_entropy) return all_within(count, to.target, T(1));
     return all_finite(count, to.target) && (!takes_classes(head.loss) || all_within(count, to.target, T(HUGE_VAL)));
   }
 
   /// The arrays are asked for anew each time: a user may have put another one in their place.
-  template <class T> bool bind_results(GradientCall<T>& call, py::handle params, py::handle x, py::handle targets) {
+  template <class T> bool bind_results(GradientCall<T>& call) {
     const Net& net = network_.net();
     const auto take = [&](const py::object& part, std::size_t size) -> T* {
       const py::object a = part.attr(flat_);
       if (!is_plain(a, dtype_, true) || !has_shape(a, static_cast<py::ssize_t>(size))) return nullptr;
-      if (overlaps(a, params) || overlaps(a, x)) return nullptr;
-      for (const auto& [name, target] : py::reinterpret_borrow<py::dict>(targets))
-        if (overlaps(a, target)) return nullptr;
+      const Span written = span(data<T>(a), size);
+      for (const Span& read : inputs_)
+        if (written.overlaps(read)) return nullptr;
       return data<T>(a);
     };
     for (std::size_t k = 0; k < per_loss_.size(); ++k) {
@@ -178,11 +195,6 @@ class Direct {
     return true;
   }
 
-  static bool overlaps(py::handle a, py::handle b) {
-    const auto bytes = [](py::handle h) { return py::reinterpret_borrow<py::array>(h).nbytes(); };
-    return fields(a).data < fields(b).data + bytes(b) && fields(b).data < fields(a).data + bytes(a);
-  }
-
   Network& network_;
   py::dtype dtype_;
   std::vector<py::object> per_loss_; // pyengine.Parameters
@@ -191,6 +203,7 @@ class Direct {
   py::dict losses_;
   std::vector<py::object> names_;
   std::vector<double> values_;
+  std::vector<Span> inputs_; // of the call that is being bound, under the interpreter's lock
   py::dtype classes_;
   py::str flat_{"flat"};
   bool single_ = false;
