@@ -306,17 +306,30 @@ template <class V> struct Gemm {
 
   /// db = Σ_rows delta, in the order of the rows.
   static void bias_gradient(const BiasTile<T>& b) {
-    for (int j = b.n_begin; j < b.n_end; j += V::lanes) {
-      const int n = b.n_end - j;
-      for (int s = 0; s < b.streams; ++s) {
-        T* db = b.grad[s] + b.offset + j;
-        V total = b.first_chunk ? V::zero() : load_part(db, n, V::zero());
-        const T* delta = b.delta + s * b.stream_stride + j;
-        for (int r = 0; r < b.rows; ++r, delta += b.n_out) total = total + load_part(delta, n, V::zero());
-        store_part(total, db, n);
-      }
-    }
+    constexpr int strip = 4 * V::lanes; // some cache lines of each row: rows lie far apart
+    for (int j = b.n_begin; j < b.n_end; j += strip)
+      for (int s = 0; s < b.streams; ++s) bias_strip(b, s, j, least(strip, b.n_end - j));
     if (b.summed && b.last_chunk) sum(b, b.n_begin, b.n_end - b.n_begin);
+  }
+
+  static void bias_strip(const BiasTile<T>& b, int stream, int begin, int n) {
+    constexpr int vectors = 4;
+    T* db = b.grad[stream] + b.offset + begin;
+    V total[vectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) {
+      const int at = v * V::lanes;
+      total[v] = b.first_chunk || at >= n ? V::zero() : load_part(db + at, n - at, V::zero());
+    }
+    const T* delta = b.delta + stream * b.stream_stride + begin;
+    for (int r = 0; r < b.rows; ++r, delta += b.n_out) {
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v)
+        if (const int at = v * V::lanes; at < n) total[v] = total[v] + load_part(delta + at, n - at, V::zero());
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v)
+      if (const int at = v * V::lanes; at < n) store_part(total[v], db + at, n - at);
   }
 
   /// summed = Σ_s weight_s·grad_s over `count` numbers from `at`.
