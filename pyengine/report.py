@@ -160,6 +160,11 @@ class Report:
             "update": update_data(self.update),
             "reach": {},
             "stages": [],
+            "not_judged": {
+                "reach": "a step shows the sum of the losses' gradients, not each of them",
+                "stages": "a step shows no numbers between the layers",
+                **({} if self.ledger else {"ledger": "the framework reported no losses"}),
+            },
             "parameters": [
                 {"name": f.name, "native": f.native, "shape": list(f.shape), "residual": f.residual, "spread": f.spread}
                 for f in self.combination.tensors

@@ -104,6 +104,8 @@ class Verification:
             "stages": (self.staged, "no witnesses were given, only final numbers"),
             "combination": (self.combination, "no summed gradient was given"),
             "update": (self.update, "no parameters before and after a step were given"),
+            "reach": (self.reach or None, "no gradients of single losses were given"),
+            "parameters": (self.findings or self.routes or None, "no gradient was given"),
         }
         return {name: why for name, (found, why) in reasons.items() if found is None} | self.not_judged
 

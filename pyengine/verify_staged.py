@@ -103,6 +103,15 @@ class StagedReport:
             "assumptions": list(STAGED),
             "stages": [_stage(stage, self.flush_to_zero, unit_roundoff(self.dtype)) for stage in self.stages],
             "unjudged": list(self.staged.unjudged),
+            "combination": None,
+            "update": None,
+            "ledger": None,
+            "reach": {},
+            "parameters": [],
+            "not_judged": dict.fromkeys(
+                ("combination", "update", "ledger", "reach", "parameters"),
+                "witnesses are judged operation by operation; verify and verify_gradients judge the whole",
+            ),
             "environment": self.environment,
         }
 

@@ -18,11 +18,30 @@ from ..parameters import Array, Parameters, empty
 from ..spec import Dense, Head
 from ..witnesses import Log, Step
 
+OLDEST = (2, 0)
+
 
 def load() -> Any:
-    """Import PyTorch; raises ``ModuleNotFoundError`` without it."""
-    import torch
-
+    """Import PyTorch. Raises ``ModuleNotFoundError`` where it is absent, ``ImportError`` where it is broken or old."""
+    try:
+        import torch
+        import torch.func
+        import torch.fx
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            sentence("model", got=f"needs {error.name}, which is not installed", expected="torch>=2.0",
+                     remedy="pip install 'pyengine-grad[torch]'."), name=error.name
+        ) from error  # fmt: skip
+    except Exception as error:
+        raise ImportError(
+            sentence("model", got=f"needs PyTorch, whose import fails ({error})", expected="torch>=2.0 that works",
+                     remedy="Does `python -c 'import torch'` work?")
+        ) from error  # fmt: skip
+    if tuple(int(part) for part in str(torch.__version__).split(".")[:2]) < OLDEST:
+        raise ImportError(
+            sentence("model", got=f"comes with PyTorch {torch.__version__}", expected="torch>=2.0",
+                     remedy="pip install --upgrade torch.")
+        )  # fmt: skip
     return torch
 
 

@@ -10,15 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import sentence
 from ..parameters import Array
 
+OLDEST = 3
 BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 
 
 def load() -> Any:
     """Import Keras quietly, on the backend that the user chose, or on the first that is installed.
 
-    Raises ``ModuleNotFoundError`` without Keras or without any backend.
+    Raises ``ModuleNotFoundError`` without Keras or without any backend, ``ImportError`` where it is broken or too old.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # start-up messages only; numerics stay as they are
     if (
@@ -32,8 +34,23 @@ def load() -> Any:
                 break
         else:
             raise ModuleNotFoundError("no Keras backend is installed (TensorFlow, JAX or PyTorch)")
-    import keras
-
+    try:
+        import keras
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            sentence("model", got=f"needs {error.name}, which is not installed", expected="keras>=3 and a backend",
+                     remedy="pip install 'pyengine-grad[keras]'."), name=error.name
+        ) from error  # fmt: skip
+    except Exception as error:
+        raise ImportError(
+            sentence("model", got=f"needs Keras, whose import fails ({error})", expected="keras>=3 that works",
+                     remedy="Does `python -c 'import keras'` work?")
+        ) from error  # fmt: skip
+    if int(str(keras.__version__).partition(".")[0]) < OLDEST:
+        raise ImportError(
+            sentence("model", got=f"comes with Keras {keras.__version__}", expected="keras>=3",
+                     remedy="pip install --upgrade keras.")
+        )  # fmt: skip
     return keras
 
 
