@@ -36,6 +36,7 @@ class Verification:
     directional finite differences, and parameters have the framework's names. ``not_judged`` says of every check that
     did not run why it did not. ``warnings`` tells where a verdict means less, ``assumptions`` what it rests on.
     ``diagnoses`` names what goes wrong in a training loop that was watched, each with a remedy.
+    ``notes`` are findings that make no verdict but that one should know.
     """
 
     verdict: Verdict
@@ -55,6 +56,7 @@ class Verification:
     warnings: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
     diagnoses: tuple[Diagnosis, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -89,6 +91,7 @@ class Verification:
             "differences": [{**vars(slope), "bound": slope.bound, "outcome": slope.outcome} for slope in self.slopes],
             "refusal": self.refusal or None,
             "diagnoses": [vars(d) for d in self.diagnoses],
+            "notes": list(self.notes),
             "stages": [] if self.staged is None else self.staged.to_dict()["stages"],
             "not_judged": self.unjudged,
             "warnings": list(self.warnings),
@@ -138,6 +141,7 @@ class Verification:
 
     def __str__(self) -> str:
         lines = [f"{self.verdict}  {self.answer}", *(f"  Warning: {text}" for text in self.warnings)]
+        lines += [f"  note: {note}" for note in self.notes]
         lines += [line for d in self.diagnoses for line in ("", d.name, f"  {d.sentence}", f"  → {d.remedy}")]
         for finding in self.findings:
             lines += ["", *_table(finding, self.named)]
@@ -146,15 +150,10 @@ class Verification:
             for name, a in self.combination.alpha.items():
                 lines.append(f"  α {name} = {a.value:.9g} in [{a.low:.9g}, {a.high:.9g}], configured {a.configured:g}")
             lines.append(f"  {self.combination.verdict}: {self.combination.reason}")
+        if self.ledger is not None and not self.routes:
+            lines += ["", *_ledger(self.ledger)]
         if self.update is not None:
-            lines += ["", f"Update: {self.update.optimizer}"]
-            width = max(len(h.name) for h in self.update.hypotheses)
-            for h in self.update.hypotheses:
-                lines.append(
-                    f"  {h.name:<{width}}  misfit {h.misfit:10.3g}  {h.outside:,} of {h.elements:,} outside"
-                    f"{'  fits' if h.fits else ''}"
-                )
-            lines.append(f"  {self.update.rule}: {self.update.reason}")
+            lines += ["", *_update(self.update)]
         if self.staged is not None:
             count, failed = len(self.staged.stages), self.staged.staged.failures
             lines += ["", f"Stages: {count - len(failed)} of {count} hold; print(report.staged) shows them all"]
@@ -179,6 +178,26 @@ class Verification:
         if self.environment:
             lines += ["", " · ".join(f"{name} {value}" for name, value in self.environment.items())]
         return "\n".join(lines)
+
+
+def _ledger(ledger: Ledger) -> list[str]:
+    width = max(len(term.name) for term in ledger.terms)
+    return [
+        "Losses as they were reported, and recomputed",
+        *(f"  {t.name:<{width}}  {t.weight:8g} × {t.reported:.9g}, {t.recomputed:.9g}  {t.objective}"
+          for t in ledger.terms),
+        f"  total {ledger.total:.9g}, rest {ledger.rest:+.2g}: {ledger.verdict}",
+    ]  # fmt: skip
+
+
+def _update(update: Update) -> list[str]:
+    width = max(len(h.name) for h in update.hypotheses)
+    return [
+        f"Update: {update.optimizer}",
+        *(f"  {h.name:<{width}}  misfit {h.misfit:10.3g}  {h.outside:,} of {h.elements:,} outside"
+          f"{'  fits' if h.fits else ''}" for h in update.hypotheses),
+        f"  {update.rule}: {update.reason}",
+    ]  # fmt: skip
 
 
 def _routes(routes: Routes) -> list[str]:

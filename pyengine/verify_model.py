@@ -11,12 +11,14 @@ import numpy as np
 
 from .adapters.computation import Computation, as_batch
 from .adapters.from_jax import JaxModel, is_module
+from .checks.witnessed import witnessed_evidence
 from .engine import Network
 from .errors import Unsupported, listing, sentence
 from .verification import Verification
 from .verify_arrays import verify_gradients
 from .verify_observed import verify_observation
 from .verify_staged import verify_witnesses
+from .verify_step import judged_step
 
 if TYPE_CHECKING:
     from .parameters import Parameters
@@ -93,7 +95,17 @@ def verify(
         seed=seed,
     )
     environment = {**report.environment, **done.versions}
-    report = replace(report, native=done.native, environment=environment, answer=f"{done.framework}: {report.answer}")
+    report = replace(
+        report,
+        native=done.native,
+        environment=environment,
+        answer=f"{done.framework}: {report.answer}",
+        notes=done.notes,
+    )
+    return _stepped(_staged(report, done, mode, seed), done)
+
+
+def _staged(report: Verification, done: Computation, mode: Mode, seed: int) -> Verification:
     if mode == "blackbox" or done.witnesses is None:
         return report
     staged = verify_witnesses(
@@ -109,6 +121,22 @@ def verify(
     if staged.verdict == "INCONCLUSIVE" or (staged.ok and report.verdict == "INCONSISTENT"):
         return replace(report, staged=staged)
     return replace(report, verdict=staged.verdict, answer=f"{done.framework}: {staged.answer}", staged=staged)
+
+
+def _stepped(report: Verification, done: Computation) -> Verification:
+    if done.step is None:
+        return report
+    evidence = witnessed_evidence(
+        done.network,
+        done.params,
+        done.x,
+        done.targets,
+        done.sample_weight,
+        per_loss=done.per_loss,
+        losses=done.losses,
+        flush_to_zero=done.flush_to_zero,
+    )
+    return judged_step(report, done.step(), evidence)
 
 
 def _computed(model: Any, x: Any, targets: Any, losses: Any, loss_weights: Any, sample_weight: Any) -> Computation:
@@ -130,14 +158,14 @@ def _computed(model: Any, x: Any, targets: Any, losses: Any, loss_weights: Any, 
                      remedy="Weights of samples are known for Keras and (pe.Network, params).")
         )  # fmt: skip
     if kind == "keras":
-        from .adapters import keras_model
+        from .adapters import keras_step
 
         if losses is not None or loss_weights is not None:
             raise ValueError(
                 sentence("losses", got="is given for a Keras model", expected="None",
                          remedy="They are read from model.compile(...).")
             )  # fmt: skip
-        return keras_model.compute(keras_model.subject_of(model, x, targets, sample_weight))[0]
+        return keras_step.compute(model, x, targets, sample_weight)
     given, weights = _losses(kind, losses, loss_weights, targets)
     if kind == "jax":
         from .adapters import jax_model

@@ -56,6 +56,15 @@ class Clip:
 
 
 @dataclass(frozen=True, eq=False)
+class Added:
+    """A term of the total that is no loss of an output: regularizers, what layers add. ``gradient`` is float64."""
+
+    value: float
+    gradient: Parameters
+    source: str
+
+
+@dataclass(frozen=True, eq=False)
 class Step:
     """One training step: the network, the batch, the parameters before and after, and the gradient that was applied.
 
@@ -68,7 +77,8 @@ class Step:
     before the step, over all parameters (None: it was fresh). ``own`` makes copies of the framework's own optimizer.
     ``observed`` is False where ``gradient`` was not read but computed. ``previous`` is the batch before this one, and
     ``leftover`` the gradient that lay in the framework's buffers before this batch, where they are known. ``clip``
-    tells how the user says that gradients are clipped.
+    tells how the user says that gradients are clipped. ``added`` are terms of the total that are no losses;
+    ``gradient`` is what the optimizer received without them, and ``optimizer`` and ``own`` add theirs themselves.
     """
 
     framework: str
@@ -94,6 +104,7 @@ class Step:
     previous: tuple[Array, Mapping[str, Array]] | None = None
     leftover: Parameters | None = None
     clip: Clip | None = None
+    added: Mapping[str, Added] = field(default_factory=dict)
 
     @property
     def unit(self) -> float:

@@ -39,7 +39,7 @@ def outcome(factory: pytest.TempPathFactory, script: str, backend: str) -> dict[
         if not path.exists():
             environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
             done = subprocess.run(
-                [sys.executable, "-P", str(Path(__file__).with_name(script)), str(path)],
+                [sys.executable, str(Path(__file__).with_name(script)), str(path)],
                 capture_output=True, text=True, env=environment, check=False, timeout=600,
             )  # fmt: skip
             if not path.exists():

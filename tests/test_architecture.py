@@ -43,6 +43,7 @@ ORDER = (
     "judge",
     "render",
     "verify_arrays",
+    "verify_step",
     "adapters",
     "verify_model",
     "judge_watched",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,11 +11,15 @@ import numpy as np
 from ..checks.staged.witnesses import Witnesses
 from ..engine import Network
 from ..parameters import Array, Parameters
+from ..witnesses import Step
 
 
 @dataclass(frozen=True, eq=False)
 class Computation:
     """Canonical names and shapes; ``native`` maps canonical parameter names to the framework's own.
+
+    ``step`` lets the model take a training step, tells what it did and puts everything back; None where the model does
+    not train itself. ``notes`` are what the user should know beside every verdict.
 
     ``losses`` are the unweighted losses as the framework computed them; ``flush_to_zero`` tells whether it lets
     subnormal numbers vanish; ``witnesses`` is None where it does not show what happens between the layers.
@@ -34,6 +38,8 @@ class Computation:
     witnesses: Witnesses | None = None
     flush_to_zero: bool = False
     versions: dict[str, str] = field(default_factory=dict)
+    step: Callable[[], Step] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def as_batch(given: Any) -> Array:

@@ -119,8 +119,8 @@ def keras_targets(subject: Subject) -> Any:
     )
 
 
-def compute(subject: Subject) -> tuple[Computation, dict[str, dict[str, Array]], dict[str, float]]:
-    """Gradients of every loss and of their weighted sum, with witnesses; beside them the gradients and values of the
+def compute(subject: Subject) -> tuple[Computation, dict[str, tuple[float, dict[str, Array]]]]:
+    """Gradients of every loss and of their weighted sum, with witnesses; beside them the values and gradients of the
     terms that are no losses of outputs (regularizers, ``add_loss``)."""
     keras, terms, network = load(), subject.terms, subject.network
     regularized = {id(v): v for v in subject.model.trainable_variables if getattr(v, "regularizer", None) is not None}
@@ -197,7 +197,7 @@ def compute(subject: Subject) -> tuple[Computation, dict[str, dict[str, Array]],
         flush_to_zero=keras.backend.backend() != "torch",
         versions=versions(keras),
     )
-    return done, extra, {name: float(array_of(keras, values[name])) for name in extra}
+    return done, {name: (float(array_of(keras, values[name])), gradient) for name, gradient in extra.items()}
 
 
 def _layers(subject: Subject) -> list[Any]:

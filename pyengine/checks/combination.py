@@ -36,6 +36,10 @@ SMALLEST_LOSS_SCALE = 128
 """Mixed-precision training multiplies losses by powers of two; smaller ones would protect nothing in float16."""
 
 
+ADDED_ROUNDINGS = 4.0
+"""Operations from a parameter to its regularizer's gradient, a factor and a product, on both sides of a comparison."""
+
+
 @dataclass(frozen=True)
 class Alpha:
     """One fitted coefficient with its interval, beside the configured weight."""
@@ -103,8 +107,16 @@ def check_combination(step: Step, evidence: Evidence) -> Combination:
     jacobian, jacobian_spread = evidence.trunk(size), evidence.trunk_spread(size)
     weights = np.array([head.weight for head in step.network.heads.values()])
     applied = step.gradient.flat[:size]
-    uncertainty = np.abs(weights) @ jacobian_spread + step.gradient_roundings * step.unit * np.abs(applied)
     engine = weights @ np.stack([g.flat[:size].astype(np.float64) for g in evidence.engine_32.values()])
+    names = list(step.network.heads)
+    for name, one in step.added.items():
+        # A term that is no loss is a gradient beside the others, of weight 1: a square, a factor and sums by framework.
+        row = one.gradient.flat[:size]
+        names.append(name)
+        applied, engine = applied + row, engine + row
+        jacobian, weights = np.vstack([jacobian, row]), np.append(weights, 1.0)
+        jacobian_spread = np.vstack([jacobian_spread, ADDED_ROUNDINGS * step.unit * np.abs(row)])
+    uncertainty = np.abs(weights) @ jacobian_spread + step.gradient_roundings * step.unit * np.abs(applied)
 
     def fit(name: str, native: str, shape: tuple[int, ...], part: slice) -> Fit:
         alpha = _solve(jacobian[:, part], jacobian_spread[:, part], applied[part], uncertainty[part])
@@ -115,7 +127,7 @@ def check_combination(step: Step, evidence: Evidence) -> Combination:
             shape=shape,
             alpha={
                 head: Alpha(value, value - radius, value + radius, float(weight))
-                for head, weight, (value, radius) in zip(step.network.heads, weights, alpha, strict=True)
+                for head, weight, (value, radius) in zip(names, weights, alpha, strict=True)
             },
             residual=_norm(applied[part] - values @ jacobian[:, part]),
             spread=_norm(uncertainty[part]),

@@ -67,6 +67,9 @@ def check_ledger(step: Step, evidence: Evidence) -> Ledger | None:
                 standing(abs(difference), spread, abs(recomputed)),
             )
         )
+    for name, one in step.added.items():
+        # Frameworks report no such term by itself: it is what the framework says when asked for it alone.
+        terms.append(Term(name, one.source, 1.0, one.value, one.value, 0.0, unit * abs(one.value), "within"))
     weighed = [term.weight * term.reported for term in terms]
     size = sum(abs(value) for value in weighed)
     rest = log.total - sum(weighed)

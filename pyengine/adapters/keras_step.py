@@ -1,0 +1,345 @@
+"""Keras: let a model take one training step, see what its optimizer was given, and put everything back.
+
+The model's own ``train_step`` runs, whoever wrote it, once and eagerly: then every call of ``optimizer.apply`` can be
+listened to. Afterwards variables, the optimizer's state, metrics and compiled functions are as they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..losses import ClippedCrossEntropy
+from ..optimizers import SGD, Adam, AdamW, RMSprop, Rule, State
+from ..parameters import Array, Parameters
+from ..witnesses import Added, Clip, Log, Step
+from .computation import Computation
+from .keras_backend import array_of, load
+from .keras_model import Subject, keras_targets, read_parameters, subject_of
+from .keras_model import compute as gradients_of
+
+Vector = npt.NDArray[np.float64]
+CLIPS = {"clipnorm": "norm", "global_clipnorm": "global_norm", "clipvalue": "value"}
+
+
+def compute(model: Any, x: Any, targets: Any, sample_weight: Any = None) -> Computation:
+    """Gradients, witnesses and a step of a compiled model. See :func:`pyengine.verify`."""
+    subject = subject_of(model, x, targets, sample_weight)
+    done, extra = gradients_of(subject)
+    stepping = None if model.optimizer is None else lambda: observe(subject, done, extra)
+    return replace(done, step=stepping, notes=tuple(_clipped(subject, done)))
+
+
+def _clipped(subject: Subject, done: Computation) -> Iterator[str]:
+    """Samples that learn nothing because their probability was clipped."""
+    assert done.witnesses is not None
+    for name, term in subject.terms.items():
+        if not isinstance(term.loss, ClippedCrossEntropy):
+            continue
+        last = subject.network.head_layers[name][-1].name
+        silent = ~np.asarray(done.witnesses.per_loss[name].dz[last]).any(axis=1)
+        z = np.asarray(done.witnesses.z[last], np.float64)
+        shifted = np.exp(z - z.max(axis=1, keepdims=True))
+        p = shifted / shifted.sum(axis=1, keepdims=True)
+        rows = (
+            term.target
+            if term.target.ndim == 2 and term.target.shape[1] > 1
+            else np.eye(z.shape[1])[term.target.ravel()]
+        )
+        true = (p * (rows > 0)).max(axis=1)
+        low = ClippedCrossEntropy.clip_bounds(np.dtype(subject.dtype))[0]
+        lost = np.flatnonzero(silent & (true < low))
+        if lost.size:
+            yield (
+                f"{lost.size} of {len(z)} samples have a probability under {low:.0e} for their class in {name!r} "
+                f"(first: sample {lost[0]}, {true[lost[0]]:.1e}) and get exactly zero gradient from it: Keras clips "
+                "probabilities on this backend. Use from_logits=True on a layer without softmax."
+            )
+
+
+def observe(subject: Subject, done: Computation, extra: Mapping[str, tuple[float, dict[str, Array]]]) -> Step:
+    """One step of the model on the subject's batch. ``extra`` are the terms that are no losses of outputs."""
+    keras, model = load(), subject.model
+    optimizer = model.optimizer
+    if not optimizer.built:
+        optimizer.build(model.trainable_variables)
+    layout = subject.network.layout
+    added = {name: Added(value, _joined(layout, found), "Keras") for name, (value, found) in extra.items()}
+    total = sum((one.gradient.flat for one in added.values()), np.zeros(layout.size))
+    inner = innermost(optimizer)
+    factor = float(inner.loss_scale_factor or 1.0)
+    rule, state, clip = _rule(keras, subject, inner)
+    if added and clip is not None:
+        rule = None  # the regularizer's gradient is clipped with the losses'; Keras' own optimizer knows how
+    applied: list[Parameters] = []
+    hidden: list[bool] = []
+
+    def hear(gradients: Any, variables: Any) -> None:
+        if keras.backend.backend() == "jax" and any(_traced(g) for g in gradients if g is not None):
+            hidden.append(True)
+            return
+        found = {id(v): g for v, g in zip(variables, gradients, strict=True) if g is not None}
+        arrays = {}
+        for name, variable in subject.variables.items():
+            given = found.get(id(variable))
+            if given is not None:
+                array = array_of(keras, given).astype(np.float64) / factor
+                arrays[name] = array.T if name.endswith(".weight") else array
+        applied.append(_joined(layout, arrays))
+
+    with restored(keras, model) as before, _eagerly(model), _heard(inner, hear):
+        model.reset_metrics()
+        weights = {name: term.sample_weight for name, term in subject.terms.items()}
+        given = (
+            keras.tree.map_structure(weights.get, subject.graph.structure)
+            if any(w is not None for w in weights.values())
+            else None
+        )
+        logs = model.train_on_batch(subject.x, keras_targets(subject), sample_weight=given, return_dict=True)
+        after = read_parameters(keras, subject.network, subject.variables)
+    notes = []
+    if hidden:
+        notes.append(
+            "The gradient could not be seen: JAX traces the optimizer's call. The weights are judged without it."
+        )
+    elif len(applied) != 1:
+        notes.append(f"train_step called the optimizer {len(applied)} times; its first gradient is decomposed.")
+    first = applied[0].flat - total if applied else np.zeros(layout.size)
+    custom = type(model).train_step is not _own_train_step(model)
+    return Step(
+        framework="Keras",
+        call="its own train_step" if custom else "train_step",
+        network=subject.network,
+        x=done.x,
+        targets=done.targets,
+        before=subject.params,
+        after=after,
+        gradient=Parameters(layout, first),
+        gradient_source="what optimizer.apply was given by train_step, run eagerly",
+        # The tape adds the terms up: a rounding for each.
+        gradient_roundings=len(added),
+        optimizer=None if rule is None else _RuleWith(rule, total),
+        native=subject.native,
+        objective={name: term.name for name, term in subject.terms.items()},
+        log=_log(subject, logs),
+        versions=done.versions,
+        notes=tuple(notes),
+        observed=len(applied) == 1 and not hidden,
+        state=state,
+        own=lambda: _Own(keras, subject, inner, before, total, factor),
+        own_name=type(inner).__name__,
+        clip=clip,
+        added=added,
+    )
+
+
+def innermost(optimizer: Any) -> Any:
+    """The optimizer that steps, behind one that scales losses."""
+    while hasattr(optimizer, "inner_optimizer"):
+        optimizer = optimizer.inner_optimizer
+    return optimizer
+
+
+@dataclass(frozen=True, eq=False)
+class _RuleWith:
+    """A rule whose gradient also has the terms that are no losses."""
+
+    rule: Rule
+    added: Vector
+
+    @property
+    def name(self) -> str:
+        return self.rule.name
+
+    def __repr__(self) -> str:
+        return repr(self.rule)
+
+    def start(self, parameters: npt.ArrayLike) -> State:
+        return self.rule.start(parameters)
+
+    def step(
+        self,
+        parameters: npt.ArrayLike,
+        gradient: npt.ArrayLike,
+        state: State,
+        *,
+        unit: float = 0.0,
+        gradient_error: npt.ArrayLike = 0.0,
+    ) -> tuple[Vector, State]:
+        total = np.asarray(gradient, np.float64) + self.added
+        # The added term is computed and added in the working precision: the square, the factor, the sum.
+        error = np.asarray(gradient_error) + unit * (3.0 * np.abs(self.added) + np.abs(total))
+        return self.rule.step(parameters, total, state, unit=unit, gradient_error=error)
+
+
+class _Own:
+    """The model's own optimizer as a stepper: it steps from where the training step began, and all is put back."""
+
+    def __init__(
+        self, keras: Any, subject: Subject, optimizer: Any, before: Mapping[int, Array], added: Vector, factor: float
+    ) -> None:
+        self.keras, self.subject, self.optimizer = keras, subject, optimizer
+        self.held = [*subject.model.trainable_variables, *optimizer.variables]
+        self.here = [before[id(variable)] for variable in self.held]
+        self.added, self.factor = added, factor
+
+    def step(self, gradient: Vector) -> Vector:
+        """Take one step with a flat gradient in canonical order; all parameters after it, flat."""
+        keras, subject = self.keras, self.subject
+        flat = ((gradient + self.added) * self.factor).astype(subject.dtype)
+        given = Parameters(subject.network.layout, flat)
+        by_variable = {
+            id(v): np.ascontiguousarray(given[name].T if name.endswith(".weight") else given[name])
+            for name, v in subject.variables.items()
+        }
+        pairs = [(by_variable[id(v)], v) for v in subject.model.trainable_variables if id(v) in by_variable]
+        with restored(keras, subject.model):
+            for variable, value in zip(self.held, self.here, strict=True):
+                variable.assign(value)
+            with _ungraded(keras):
+                self.optimizer.apply([keras.ops.convert_to_tensor(g) for g, _ in pairs], [v for _, v in pairs])
+            self.here = [array_of(keras, variable) for variable in self.held]
+            after = read_parameters(keras, subject.network, subject.variables)
+        return after.flat.astype(np.float64)
+
+
+@contextmanager
+def restored(keras: Any, model: Any) -> Iterator[dict[int, Array]]:
+    """Put every variable of the model, its metrics and its optimizer back afterwards; yields their values by id."""
+    held = {id(v): v for v in (*model.variables, *model.metrics_variables, *model.optimizer.variables)}
+    values = {key: array_of(keras, variable) for key, variable in held.items()}
+    torch = keras.backend.backend() == "torch"
+    gradients = [(v.value, v.value.grad) for v in model.trainable_variables] if torch else []
+    try:
+        yield values
+    finally:
+        for key, variable in held.items():
+            variable.assign(values[key])
+        for metric in model.metrics:
+            for variable in metric.variables:
+                if id(variable) not in held:
+                    variable.assign(np.zeros(tuple(variable.shape), str(variable.dtype)))
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+
+
+@contextmanager
+def _eagerly(model: Any) -> Iterator[None]:
+    eager, function = model.run_eagerly, model.train_function
+    model.run_eagerly, model.train_function = True, None
+    try:
+        yield
+    finally:
+        model.run_eagerly = eager
+        model.train_function = function
+
+
+@contextmanager
+def _heard(optimizer: Any, hear: Callable[[Any, Any], None]) -> Iterator[None]:
+    own = optimizer.apply
+
+    def apply(grads: Any, trainable_variables: Any = None) -> Any:
+        variables = optimizer._trainable_variables if trainable_variables is None else list(trainable_variables)
+        hear(list(grads), variables)
+        return own(grads, trainable_variables)
+
+    held = vars(optimizer)
+    held["apply"] = apply
+    try:
+        yield
+    finally:
+        del held["apply"]
+
+
+@contextmanager
+def _ungraded(keras: Any) -> Iterator[None]:
+    if keras.backend.backend() != "torch":
+        yield
+        return
+    import torch
+
+    with torch.no_grad():
+        yield
+
+
+def _traced(gradient: Any) -> bool:
+    import jax
+
+    return isinstance(gradient, jax.core.Tracer)
+
+
+def _own_train_step(model: Any) -> Any:
+    """Keras' own train_step for this kind of model, whatever its class overrides."""
+    kinds: Any = type(model).__mro__
+    return next(kind.train_step for kind in kinds if kind.__module__.startswith("keras."))
+
+
+def _joined(layout: Any, arrays: Mapping[str, Array]) -> Parameters:
+    found = Parameters(layout, np.zeros(layout.size))
+    for name, array in arrays.items():
+        found[name][...] = array
+    return found
+
+
+def _rule(keras: Any, subject: Subject, optimizer: Any) -> tuple[Rule | None, State | None, Clip | None]:
+    """The float64 rule where the options are among its own, what it remembers, and the optimizer's clipping."""
+    config = optimizer.get_config()
+    clip = next((Clip(kind, float(config[key]), inside=True) for key, kind in CLIPS.items() if config.get(key)), None)  # type: ignore[arg-type]
+    odd = [key for key in ("amsgrad", "use_ema", "gradient_accumulation_steps", "centered") if config.get(key)]
+    kind, optimizers = type(optimizer).__name__, keras.optimizers
+    known = isinstance(optimizer, (optimizers.Adam, optimizers.SGD, optimizers.RMSprop))
+    if odd or not known or not isinstance(config["learning_rate"], float):
+        return None, None, clip
+    # Keras keeps it in float32; the shortest decimal that rounds to the same float32 is what the user wrote.
+    rate = float(str(np.float32(array_of(keras, optimizer.learning_rate))))
+    decay = config.get("weight_decay")
+    slots: dict[str, tuple[Any, float]] = {}
+    rule: Rule
+    if kind == "AdamW" or (kind == "Adam" and decay):
+        rule = AdamW(rate, config["beta_1"], config["beta_2"], config["epsilon"], float(decay), style="keras")
+    elif decay or kind not in ("Adam", "SGD", "RMSprop"):
+        return None, None, clip
+    elif kind == "Adam":
+        rule = Adam(rate, config["beta_1"], config["beta_2"], config["epsilon"], style="keras")
+    elif kind == "SGD":
+        rule = SGD(rate, float(config["momentum"]), bool(config["nesterov"]))
+        # Keras keeps -rate times what the rule keeps.
+        slots = {"momentum": (getattr(optimizer, "momentums", None) if config["momentum"] else None, -1.0 / rate)}
+    elif config["momentum"]:
+        return None, None, clip
+    else:
+        rule = RMSprop(rate, config["rho"], config["epsilon"], style="keras")
+        slots = {"velocity": (optimizer._velocities, 1.0)}
+    if kind in ("Adam", "AdamW"):
+        slots = {"momentum": (optimizer._momentums, 1.0), "velocity": (optimizer._velocities, 1.0)}
+    steps = int(array_of(keras, optimizer.iterations))
+    if not steps:
+        return rule, None, clip
+    fresh = rule.start(np.zeros(subject.network.layout.size))
+    for name, (variables, factor) in slots.items():
+        if variables is not None:
+            arrays = {}
+            for parameter, variable in subject.variables.items():
+                array = array_of(keras, variables[optimizer._get_variable_index(variable)]).astype(np.float64) * factor
+                arrays[parameter] = array.T if parameter.endswith(".weight") else array
+            fresh.slots[name][...] = _joined(subject.network.layout, arrays).flat
+    return rule, State(steps, fresh.slots, fresh.slot_errors, fresh.error), clip
+
+
+def _log(subject: Subject, logs: Any) -> Log | None:
+    if not isinstance(logs, Mapping) or "loss" not in logs:
+        return None
+    names = list(subject.terms)
+    total = float(logs["loss"])
+    if len(names) == 1:
+        # Keras reports a single loss as the total alone, with whatever was added to it.
+        return None
+    if any(f"{name}_loss" not in logs for name in names):
+        return None
+    # A running mean of one batch: one product with the batch size, one division by it.
+    return Log(total, {name: float(logs[f"{name}_loss"]) for name in names}, roundings=2)

@@ -1,0 +1,208 @@
+"""What ``pe.verify`` says of the training steps of Keras models: Keras' own, and ones written to differ.
+
+Run once a backend by ``keras_claims.py``, as ``keras_cases.py`` is.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import keras_cases
+import numpy as np
+from keras_cases import BACKEND, CLIPS, batch, two_heads
+
+import pyengine as pe
+from pyengine import demo
+
+CLAIMS: dict[str, Callable[[], None]] = {}
+
+
+def claim(function: Callable[[], None]) -> Callable[[], None]:
+    CLAIMS[function.__name__] = function
+    return function
+
+
+class Custom(keras.Model):  # type: ignore[misc]
+    """A model whose train_step descends on ``totals``: functions of the two losses, one optimizer step for each."""
+
+    totals: tuple[Any, ...] = ()
+    other: Any = None
+
+    def losses_of(self, data: Any, weights: Any = None) -> tuple[Any, Any]:
+        x, y = data[0], data[1]
+        if weights is None:
+            digit, ink = self(x, training=True)
+        else:
+            digit, ink = self.stateless_call(weights, [v.value for v in self.non_trainable_variables], x)[0]
+        ce = keras.ops.mean(keras.losses.categorical_crossentropy(y[0], digit))
+        return ce, keras.ops.mean(keras.losses.mean_squared_error(y[1], ink))
+
+    def train_step(self, *given: Any) -> Any:
+        data = given[-1] if self.other is None else self.other
+        variables = self.trainable_variables
+        if BACKEND == "jax":
+            import jax
+
+            values, others, slots, metrics = given[0]
+            for total in self.totals:
+                gradients = jax.grad(lambda w, total=total: total(*self.losses_of(data, w)))(values)
+                values, slots = self.optimizer.stateless_apply(slots, gradients, values)
+            return {}, (values, others, slots, metrics)
+        for total in self.totals:
+            if BACKEND == "tensorflow":
+                import tensorflow as tf
+
+                with tf.GradientTape() as tape:
+                    loss = total(*self.losses_of(data))
+                gradients = tape.gradient(loss, variables)
+            else:
+                import torch
+
+                self.zero_grad()
+                total(*self.losses_of(data)).backward()
+                gradients = [v.value.grad for v in variables]
+            pairs = [(g, v) for g, v in zip(gradients, variables, strict=True) if g is not None]
+            if BACKEND == "torch":
+                with torch.no_grad():
+                    self.optimizer.apply_gradients(pairs)
+            else:
+                self.optimizer.apply_gradients(pairs)
+        return {}
+
+
+def custom(*totals: Any, other: Any = None) -> Any:
+    """Verify the question's model on the digits, with a train_step of one's own."""
+    question = demo.keras_model(0)
+    model = Custom(question.inputs[0], question.outputs)
+    model.compile("adam", loss=["categorical_crossentropy", "mse"], loss_weights=[1.0, 0.5])
+    model.totals, model.other = totals, other
+    before = [w.copy() for w in model.get_weights()]
+    report = pe.verify(model, *demo.draw(0, 64))
+    assert all((a == b).all() for a, b in zip(before, model.get_weights(), strict=True))
+    assert report.staged is not None
+    assert report.staged.ok, report.staged
+    return report
+
+
+def named(report: Any, combination: str | None, update: str) -> None:
+    assert report.update.verdict == update, report
+    assert combination is None or report.combination.verdict == combination, report
+    assert report.verdict == "INCONSISTENT", report
+    assert "did not apply" in report.answer
+
+
+@claim
+def the_question_is_answered() -> None:
+    model = demo.keras_model(0)
+    report = pe.verify(model, *demo.draw(0, 64))
+    assert report.verdict == "CERTIFIED", report
+    assert report.combination.verdict == "summed", report
+    assert report.update.verdict == "summed", report
+    assert report.update.hypotheses[0].own
+    assert report.ledger.verdict == "balanced", report
+    assert [t.name for t in report.ledger.terms] == ["digit", "ink"]
+    assert not report.notes
+
+
+@claim
+def a_custom_step_that_sums_is_certified() -> None:
+    report = custom(lambda digit, ink: digit + 0.5 * ink)
+    assert (report.verdict, report.update.verdict) == ("CERTIFIED", "summed"), report
+
+
+@claim
+def one_step_per_loss_in_turn_is_named() -> None:
+    named(custom(lambda digit, ink: digit, lambda digit, ink: 0.5 * ink), None, "in turn")
+
+
+@claim
+def the_mean_is_named() -> None:
+    named(custom(lambda digit, ink: (digit + 0.5 * ink) / 2), "averaged", "averaged")
+
+
+@claim
+def a_detached_loss_is_named() -> None:
+    named(custom(lambda digit, ink: digit + 0.5 * keras.ops.stop_gradient(ink)), "missing loss", "missing loss")
+
+
+@claim
+def exchanged_weights_are_named() -> None:
+    named(custom(lambda digit, ink: 0.5 * digit + ink), "weights exchanged", "weights exchanged")
+
+
+@claim
+def the_gradient_of_the_previous_batch_is_named() -> None:
+    x, targets = demo.draw(1, 64)
+    other = (x, (np.eye(10, dtype="f4")[targets["digit"]], targets["ink"]))
+    named(custom(lambda digit, ink: digit + 0.5 * ink, other=other), "not a combination", "another gradient")
+
+
+@claim
+def nothing_is_left_changed() -> None:
+    model = two_heads()
+    x, targets = batch()
+    rows = np.eye(5, dtype="f4")[targets["digit"]]
+    model.train_on_batch(x, [rows, targets["ink"]])
+    held = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
+    before = [keras.ops.convert_to_numpy(v).copy() for v in held]
+    compiled = model.train_function
+    report = pe.verify(model, x, targets)
+    assert (report.verdict, report.update.verdict) == ("CERTIFIED", "summed"), report
+    assert all((a == keras.ops.convert_to_numpy(v)).all() for a, v in zip(before, held, strict=True))
+    assert model.train_function is compiled
+    assert "apply" not in vars(model.optimizer)
+    assert not model.run_eagerly
+
+
+@claim
+def regularizers_and_added_losses_stand_in_combination_and_ledger() -> None:
+    options = {"kernel_regularizer": keras.regularizers.L2(0.01), "activity_regularizer": keras.regularizers.L1(0.01)}
+    report = pe.verify(two_heads(**options), *batch())
+    assert (report.verdict, report.combination.verdict) == ("CERTIFIED", "summed"), report
+    assert list(report.combination.alpha) == ["digit", "ink", "regularizers", "add_loss"]
+    assert [t.name for t in report.ledger.terms] == ["digit", "ink", "regularizers", "add_loss"]
+    assert report.ledger.verdict == "balanced", report
+
+
+@claim
+def every_option_of_the_optimizer_is_read() -> None:
+    kinds = keras.optimizers
+    for optimizer in (
+        kinds.SGD(0.1),
+        kinds.SGD(0.1, momentum=0.9, nesterov=True),
+        kinds.RMSprop(),
+        kinds.AdamW(weight_decay=0.01),
+        kinds.Adam(amsgrad=True),
+        kinds.Nadam(),
+        kinds.Adam(global_clipnorm=0.1),
+        kinds.Adam(clipvalue=0.001),
+        kinds.Adam(loss_scale_factor=1024.0),
+        kinds.LossScaleOptimizer(kinds.Adam()),
+    ):
+        model = two_heads()
+        model.optimizer = optimizer
+        report = pe.verify(model, *batch())
+        assert (report.verdict, report.update.verdict) == ("CERTIFIED", "summed"), f"{optimizer.get_config()}\n{report}"
+
+
+@claim
+def a_confidently_wrong_sample_is_shown_where_probabilities_are_clipped() -> None:
+    model = two_heads()
+    x, targets = batch()
+    layer = model.get_layer("digit")
+    layer.bias.assign([40.0, 0.0, 0.0, 0.0, 0.0])
+    report = pe.verify(model, x, targets)
+    assert bool(report.notes) == CLIPS, report
+    if CLIPS:
+        wrong = int((targets["digit"] != 0).sum())
+        assert report.notes[0].startswith(f"{wrong} of 32 samples"), report.notes
+        assert report.notes[0] in str(report)
+
+
+if __name__ == "__main__":
+    keras_cases.CLAIMS = CLAIMS
+    keras_cases.main(Path(sys.argv[1]))
