@@ -75,7 +75,8 @@ def _rows(jacobian: F64) -> tuple[F64, bool]:
     norms = np.linalg.norm(jacobian, axis=1)
     sizes = np.where(norms > 0.0, norms, 1.0)[:, None]
     q, r = _orthonormal(jacobian / sizes)
-    return np.asarray(np.linalg.pinv(r) @ q / sizes), bool(np.linalg.matrix_rank(r) == len(jacobian))
+    rows = (np.linalg.pinv(r) / sizes) @ q
+    return np.asarray(rows), bool(np.linalg.matrix_rank(r) == len(jacobian))
 
 
 def _orthonormal(rows: F64) -> tuple[F64, F64]:
