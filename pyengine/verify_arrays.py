@@ -15,7 +15,7 @@ from .batch import checked_batch
 from .checks.assumptions import BLACK_BOX, LOGIT_ERROR, logit_warning
 from .checks.blackbox import Finding, GradientTests, Program, judge_gradient
 from .checks.blackbox.combination import combine
-from .checks.blackbox.replay import Order, replays, restored
+from .checks.blackbox.replay import Order, Replay, replays, restored
 from .checks.blackbox.variances import ForwardVariances
 from .checks.evidence import gather_evidence
 from .checks.reach import faults
@@ -30,7 +30,6 @@ from .witnesses import Step
 
 if TYPE_CHECKING:
     from .engine import Network
-    from .gradients import Gradients
     from .optimizers import Rule
 
 Gradient = dict[str, npt.NDArray[np.float64]]
@@ -88,9 +87,9 @@ def verify_gradients(
         p = precision(own.dtype, flush_to_zero=flush_to_zero)
         forward = ForwardVariances(program, p)
         sharper = oracle.gradients(net, own, x, targets, sample_weight) if own.dtype == np.float64 else None
-        repeated: list[tuple[Gradients, Order]] = []
+        repeated: list[tuple[Replay, Order]] = []
 
-        def again() -> list[tuple[Gradients, Order]]:
+        def again() -> list[tuple[Replay, Order]]:
             if not repeated:
                 repeated.extend(replays(net, own, batch, seed))
             return repeated
@@ -250,7 +249,7 @@ def _checked(argument: str, given: Any, layout: Layout) -> Gradient:
     return found
 
 
-def _of_replays(again: Callable[[], list[tuple[Gradients, Order]]], loss: str | None) -> list[Gradient]:
+def _of_replays(again: Callable[[], list[tuple[Replay, Order]]], loss: str | None) -> list[Gradient]:
     return [restored(g.summed if loss is None else g.per_loss[loss], order) for g, order in again()]
 
 

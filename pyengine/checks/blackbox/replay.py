@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ...losses import SoftmaxCrossEntropy
 from ...parameters import Parameters
+from ..staged.recording import Place, Tamper, recorded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ...batch import Batch
     from ...engine import Network
-    from ...gradients import Gradients
 
 Order = dict[str, tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]
 """Layer -> the units of the original that stand at the permuted layer's rows and columns."""
 PERMUTED = 3
 
 
-def replays(net: Network, params: Parameters, batch: Batch, seed: int) -> list[tuple[Gradients, Order]]:
-    """The engine's own gradients: as given, and of the same network with samples and hidden units in other orders.
+@dataclass(frozen=True)
+class Replay:
+    """Correct gradients by name, per loss and summed, of the permuted network."""
 
-    Beside each stands how to undo its order.
+    per_loss: Mapping[str, Mapping[str, Any]]
+    summed: Mapping[str, Any]
+
+
+def replays(net: Network, params: Parameters, batch: Batch, seed: int) -> list[tuple[Replay, Order]]:
+    """Correct gradients by the engine and by the textbook: as given, samples, units, classes in other orders.
+
+    Three routes, because their exp and their sums over the classes err in ways of their own, alike for samples that are
+    nearly alike. Beside each stands how to undo its order.
     """
     rng = np.random.default_rng(seed)
     found = []
@@ -40,9 +50,8 @@ def replays(net: Network, params: Parameters, batch: Batch, seed: int) -> list[t
         for layers in net.head_layers.values():
             order = top
             for layer in layers:
-                last = layer is layers[-1] or not number
                 columns[layer.name] = order
-                order = np.arange(layer.n_out) if last else rng.permutation(layer.n_out)
+                order = rng.permutation(layer.n_out) if number else np.arange(layer.n_out)
                 rows[layer.name] = order
         moved = Parameters(net.layout, np.empty_like(params.flat))
         for name in net.layout.names:
@@ -50,14 +59,44 @@ def replays(net: Network, params: Parameters, batch: Batch, seed: int) -> list[t
             tensor = params[name][rows[layer_name]]
             moved[name][...] = tensor[:, columns[layer_name]] if kind == "weight" else tensor
         weights = {name: head.weights[samples] for name, head in batch.heads.items() if head.weights is not None}
-        gradients = net.gradients(
-            moved,
-            np.ascontiguousarray(batch.x[samples]),
-            {name: np.ascontiguousarray(head.target[samples]) for name, head in batch.heads.items()},
-            sample_weight=weights or None,
-        )
-        found.append((gradients, {name: (rows[name], columns[name]) for name in rows}))
+        targets = {
+            name: _target(head.target[samples], rows[net.head_layers[name][-1].name])
+            for name, head in batch.heads.items()
+        }
+        given = (moved, np.ascontiguousarray(batch.x[samples]), targets, weights or None)
+        order_of = {name: (rows[name], columns[name]) for name in rows}
+        own = net.gradients(*given)
+        found.append((Replay(own.per_loss, own.summed), order_of))
+        for textbook in (recorded(net, *given), recorded(net, *given, tamper=_one_class_after_another(net))):
+            assert textbook.summed is not None
+            per_loss = {name: one.gradient for name, one in textbook.per_loss.items()}
+            found.append((Replay(per_loss, textbook.summed.gradient), order_of))
     return found
+
+
+def _one_class_after_another(net: Network) -> Tamper:
+    """Sums over the classes term by term: Σy of smoothed targets adds constants, and errs alike for every sample."""
+    last = {
+        net.head_layers[name][-1].name for name, head in net.heads.items() if isinstance(head.loss, SoftmaxCrossEntropy)
+    }
+
+    def recompute(place: Place, computed: npt.NDArray[Any], of: tuple[npt.NDArray[Any], ...]) -> npt.NDArray[Any]:
+        if place.part != "dh" or place.key not in last:
+            return computed
+        z, y, factors = of
+        e = np.exp(z - z.max(axis=1, keepdims=True))
+        p = e / np.add.accumulate(e, axis=1)[:, -1:]
+        mass = np.add.accumulate(y, axis=1)[:, -1:]
+        return np.asarray(factors.reshape(-1, 1) * (mass * p - y), computed.dtype)
+
+    return recompute
+
+
+def _target(target: npt.NDArray[Any], order: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
+    """Targets of a head whose outputs stand in another order: columns move, classes are renamed."""
+    if target.ndim == 2:
+        return np.ascontiguousarray(target[:, order])
+    return np.asarray(np.argsort(order)[target], target.dtype)
 
 
 def restored(gradient: Mapping[str, Any], order: Order) -> dict[str, npt.NDArray[np.float64]]:
