@@ -26,6 +26,14 @@ def test_a_slice_of_torch_models_is_certified(tmp_path: Path, capsys: pytest.Cap
     assert "0 models judged" in capsys.readouterr().out
 
 
+def test_a_slice_of_jax_models_is_certified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One in each manner: two functions, a Flax NNX and an Equinox module; three of them with optax's Huber loss."""
+    pytest.importorskip("flax")
+    pytest.importorskip("equinox")
+    for seed in (9, 10, 11, 16):
+        assert command.run_seeds("jax", range(seed, seed + 1), tmp_path / "journal.jsonl") == 0, capsys.readouterr().out
+
+
 @pytest.mark.parametrize("framework", sorted(RESULTS))
 def test_every_model_of_the_campaign_was_certified(framework: str) -> None:
     found = RESULTS[framework]

@@ -180,6 +180,38 @@ def test_a_wrong_loss_gradient_is_refuted() -> None:
     assert report.verdict == "REFUTED", report
 
 
+@pytest.mark.parametrize("error", [0.0, 1e-6])
+def test_the_huber_loss_of_optax_is_certified_and_a_constant_in_its_gradient_refuted(error: float) -> None:
+    """Its gradient is δ + (|r| - δ), to rounding; a millionth of δ is more than that costs."""
+    optax = pytest.importorskip("optax")
+
+    def loss(z: Any, y: Any) -> Any:
+        return optax.huber_loss(z, y, delta=1.7).mean()
+
+    planted = jax.custom_vjp(loss)
+    back = jax.grad(loss)
+    planted.defvjp(
+        lambda z, y: (loss(z, y), (z, y)),
+        lambda at, g: (g * (back(*at) + jnp.float32(1.7 * error / at[0].size)), jnp.zeros_like(at[1])),
+    )
+    head = {"ink": params()["ink"]}
+    model = pe.JaxModel(lambda own, x: dense(own["ink"], x), head)
+    x = np.random.default_rng(3).normal(size=(48, 16)).astype("float32")
+    report = pe.verify(model, x, {"ink": TARGETS["ink"]}, losses={"ink": planted})
+    assert (report.verdict == "CERTIFIED") == (error == 0.0), report
+
+
+def test_a_layer_without_bias_may_have_an_activation_of_several_operations() -> None:
+    own = {name: {"kernel": layer["kernel"]} for name, layer in params().items()}
+
+    def apply(own: Any, x: Any) -> Any:
+        z = x @ own["one"]["kernel"]
+        return (z * nn.sigmoid(z)) @ own["two"]["kernel"]
+
+    target = np.random.default_rng(4).normal(size=(48, 16)).astype("float32")
+    assert pe.verify(pe.JaxModel(apply, own), X, {"a": target}, losses={"a": "mse"}).verdict == "CERTIFIED"
+
+
 def model_with(act: Any = nn.relu, **options: Any) -> pe.JaxModel:
     return pe.JaxModel(lambda own, x: shared(own, x, act, **options), params())
 

@@ -213,10 +213,7 @@ class Reader:
         first = rows[0]
         if any(r.layer is not first.layer for r in rows):
             return Unknown(f"{operation.described}, which joins two layers")
-        if any(
-            (r.batch_axis, r.feature_axis, r.product) != (first.batch_axis, first.feature_axis, first.product)
-            for r in rows
-        ):
+        if any((r.batch_axis, r.feature_axis) != (first.batch_axis, first.feature_axis) for r in rows):
             return None
         arguments = [
             meaning.values if isinstance(meaning, Rows) else getattr(meaning, "number", None) for meaning in given

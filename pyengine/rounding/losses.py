@@ -109,6 +109,8 @@ def _huber(z: Running, y: Rows, delta: float, p: Precision) -> Samples:
     lost = 3.0 * p.underflow
     # The derivative is continuous: no jump at ±delta. delta is rounded to the dtype.
     d_bound = np.minimum(z.bound, 2.0 * delta) + 3.0 * p.u * slope + lost
+    # Written as min(|r|, delta)²/2 + delta·(|r| - min(|r|, delta)), autodiff forms delta + (r - delta) within ±delta.
+    d_bound = d_bound + np.where(size - z.reach < delta, p.u * (delta + slope), 0.0)
     return Samples(
         l, slope * z.bound + 8.0 * p.u * slope * most + lost * (1.0 + most), np.clip(r, -delta, delta), d_bound
     )

@@ -91,7 +91,7 @@ def loss_variance(loss: Loss, z: F64, y: F64, d: F64, u: float) -> F64:
     Multiply by the square of the sample's factor. :data:`COHERENT` is not in it.
     """
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-        own = _OF_LOSS[type(loss)](z, y)
+        own = _huber(z, y, loss.delta) if isinstance(loss, Huber) else _OF_LOSS[type(loss)](z, y)
         return np.asarray(u * u / 3.0 * (own + SCALE_PRODUCTS * d * d))
 
 
@@ -100,9 +100,13 @@ def _residual(z: F64, y: F64) -> F64:
     return np.asarray((2.0 * (z - y)) ** 2)
 
 
-def _huber(z: F64, y: F64) -> F64:
-    """z - y is rounded once, and clipped: the envelope of the parabola holds beyond it too."""
-    return np.asarray((z - y) ** 2)
+def _huber(z: F64, y: F64, delta: float) -> F64:
+    """z - y is rounded once, and clipped: the envelope of the parabola holds beyond it too.
+
+    Within ±delta optax's form has autodiff compute delta + (|z - y| - delta).
+    """
+    r = np.abs(z - y)
+    return np.asarray(r**2 + np.where(r < delta, (delta - r) ** 2, 0.0))
 
 
 def _sign(z: F64, _: F64) -> F64:
@@ -145,7 +149,6 @@ def _binary_cross_entropy(z: F64, y: F64) -> F64:
 
 _OF_LOSS: dict[type[Loss], Callable[[Any, Any], F64]] = {
     MSE: _residual,
-    Huber: _huber,
     MAE: _sign,
     SoftmaxCrossEntropy: _softmax_cross_entropy,
     ClippedCrossEntropy: _clipped_cross_entropy,
