@@ -186,7 +186,12 @@ def every_option_of_the_optimizer_is_read() -> None:
         model = two_heads()
         model.optimizer = optimizer
         report = pe.verify(model, *batch())
-        assert (report.verdict, report.update.verdict) == ("CERTIFIED", "summed"), f"{optimizer.get_config()}\n{report}"
+        expected = ("CERTIFIED", "summed")
+        if BACKEND == "jax" and isinstance(optimizer, kinds.LossScaleOptimizer):
+            # JAX traces its call, so no gradient is seen, and Adam's first step is the same on the mean.
+            expected = ("INCONCLUSIVE", "cannot tell")
+            assert "could not be seen" in report.notes[0], report
+        assert (report.verdict, report.update.verdict) == expected, f"{optimizer.get_config()}\n{report}"
 
 
 @claim
