@@ -38,7 +38,9 @@ def clipped(clip: Clip | None, layout: Layout, gradient: Vector, error: Vector, 
         factor = min(1.0, clip.limit / (norm + clip.plus))
         relative = wobble / max(norm, math.ulp(0.0)) + unit * ((g.size + 2) / 2.0 + 3.0)
         found[part] = factor * g
-        moved[part] = e + np.abs(found[part]) * relative
+        # The factor is largest where the norm is smallest.
+        most = min(1.0, clip.limit / max(norm - wobble + clip.plus, math.ulp(0.0)))
+        moved[part] = most * e + np.abs(found[part]) * relative
     return found, moved
 
 

@@ -90,12 +90,14 @@ class Bug:
     optimizer: Callable[[Any], Any] = lambda world: torch.optim.Adam(world.model.parameters(), lr=1e-2)
     asked: Mapping[str, Any] = field(default_factory=dict)
     told: Callable[[World], dict[str, Any]] = lambda world: {"x": world.x, "targets": world.targets}
+    model: Callable[[], Any] = model
+    cured: Callable[[Any], Any] | None = None
     framework: str = "PyTorch"
 
 
-def judged(bug: Bug, loop: Loop) -> pe.Verification:
-    world = World()
-    world.optimizer = bug.optimizer(world)
+def judged(bug: Bug, loop: Loop, optimizer: Callable[[Any], Any]) -> pe.Verification:
+    world = World(bug.model())
+    world.optimizer = optimizer(world)
     asked = {"loss_weights": WEIGHTS, **bug.asked}
     with pe.watch(world.model, losses=world.losses, optimizer=world.optimizer, **asked) as seen:
         loop(world)
@@ -103,13 +105,13 @@ def judged(bug: Bug, loop: Loop) -> pe.Verification:
 
 
 def expect_named(bug: Bug) -> None:
-    report = judged(bug, bug.wrong)
+    report = judged(bug, bug.wrong, bug.optimizer)
     assert report.verdict == "INCONSISTENT", report
     assert report.diagnoses[0].name == bug.named, report
     assert report.diagnoses[0].sentence in str(report)
 
 
 def expect_consistent(bug: Bug) -> None:
-    report = judged(bug, bug.right)
+    report = judged(bug, bug.right, bug.cured or bug.optimizer)
     assert report.verdict == "CONSISTENT", report
     assert not report.diagnoses
