@@ -107,7 +107,7 @@ def verify_gradients(
             others = partial(_of_replays, again, loss)
             finding = judge_gradient(name, tests, gradient, truth, others)
             findings.append(finding)
-            touched = _reach(gradient, truth, net.layout.names)
+            touched = reach_of(gradient, truth, net.layout.names)
             if loss is not None or faults({"summed": touched}):
                 reach[loss or "summed"] = touched
             if name == "summed":
@@ -275,7 +275,8 @@ def _moved(program: Program, head: str, finding: Finding, tests: GradientTests) 
     return {name: gradient[name] for name in tests.names}
 
 
-def _reach(gradient: Gradient, truth: Gradient, names: Iterable[str]) -> dict[str, str]:
+def reach_of(gradient: Mapping[str, Any], truth: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
+    """Of each parameter a word of :mod:`pyengine.checks.reach`, by where the true gradient has numbers."""
     found = dict.fromkeys(names, "untouched")
     for name, expected in truth.items():
         touched, should = bool((gradient[name] != 0.0).any()), bool((expected != 0.0).any())

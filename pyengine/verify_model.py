@@ -15,9 +15,9 @@ from .checks.witnessed import witnessed_evidence
 from .engine import Network
 from .errors import Unsupported, listing, sentence
 from .verification import Verification
-from .verify_arrays import verify_gradients
+from .verify_arrays import reach_of, verify_gradients
 from .verify_observed import verify_observation
-from .verify_staged import verify_witnesses
+from .verify_staged import StagedReport, verify_witnesses
 from .verify_step import judged_step
 
 if TYPE_CHECKING:
@@ -83,13 +83,16 @@ def verify(
                 remedy='Use mode="blackbox".',
             )
         )
+    staged = _staged(done, mode, seed)
+    # Where every operation is certified, the losses' gradients are: the summed one is left, for its combination.
+    certified = staged is not None and staged.ok
     report = verify_gradients(
         done.network,
         done.params,
         done.x,
         done.targets,
         done.sample_weight,
-        per_loss=done.per_loss,
+        per_loss=None if certified else done.per_loss,
         summed=done.summed,
         flush_to_zero=done.flush_to_zero,
         seed=seed,
@@ -102,13 +105,13 @@ def verify(
         answer=f"{done.framework}: {report.answer}",
         notes=done.notes,
     )
-    return _stepped(_staged(report, done, mode, seed), done)
+    return _stepped(report if staged is None else _with_stages(report, staged, done), done)
 
 
-def _staged(report: Verification, done: Computation, mode: Mode, seed: int) -> Verification:
+def _staged(done: Computation, mode: Mode, seed: int) -> StagedReport | None:
     if mode == "blackbox" or done.witnesses is None:
-        return report
-    staged = verify_witnesses(
+        return None
+    return verify_witnesses(
         done.network,
         done.params,
         done.x,
@@ -118,6 +121,14 @@ def _staged(report: Verification, done: Computation, mode: Mode, seed: int) -> V
         flush_to_zero=done.flush_to_zero,
         seed=seed,
     )
+
+
+def _with_stages(report: Verification, staged: StagedReport, done: Computation) -> Verification:
+    if staged.ok:
+        truth = done.network.per_loss_gradients(done.params, done.x, done.targets, done.sample_weight)
+        names = done.network.layout.names
+        reach = {name: reach_of(gradient, truth[name], names) for name, gradient in done.per_loss.items()}
+        report = replace(report, reach={**report.reach, **reach})
     if staged.verdict == "INCONCLUSIVE" or (staged.ok and report.verdict == "INCONSISTENT"):
         return replace(report, staged=staged)
     return replace(report, verdict=staged.verdict, answer=f"{done.framework}: {staged.answer}", staged=staged)
