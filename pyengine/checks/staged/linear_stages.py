@@ -22,6 +22,9 @@ SMALL = 1 << 20
 
 PERMUTATIONS = 4
 
+THREADS = (2, 4, 8, 16)
+"""Sums over a batch are replayed as so many threads form them."""
+
 
 def judge_linear(name: str, kind: Kind, stage: Linear, seed: int, room: Room) -> Finding:
     """Judge a product or a sum of products."""
@@ -102,9 +105,17 @@ def judge_sum(name: str, claimed: Array, dz: Matrix, p: Precision, u: float, see
             yield (terms[order].sum(axis=0) - z)[None]
             yield (np.add.accumulate(terms[order], axis=0)[-1] - z)[None]
             yield (np.ascontiguousarray(terms[order].T).sum(axis=1) - z)[None]
+        for parts in THREADS:
+            yield (_by_threads(terms, parts) - z)[None]
 
     signs = sign_vectors(seed, 1, claimed.size)
     return judged(Finding(name, "bias gradient", count, claimed.size, ratio, worst), errors, signs, keep, replays)
+
+
+def _by_threads(terms: Array, parts: int) -> Array:
+    """The sum as threads form it: each adds a run of rows one by one, then their sums are added."""
+    sums = [np.add.accumulate(run, axis=0)[-1] for run in np.array_split(terms, min(parts, len(terms)))]
+    return np.asarray(np.add.accumulate(sums, axis=0)[-1])
 
 
 def judge_weighted_sum(name: str, claimed: Array, parts: list[Array], weights: list[float], p: Precision) -> Finding:
