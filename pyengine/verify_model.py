@@ -143,7 +143,8 @@ def _stepped(report: Verification, done: Computation) -> Verification:
         done.x,
         done.targets,
         done.sample_weight,
-        per_loss=done.per_loss,
+        # What the framework gets wrong cannot tell what it applied: then the engine's gradients stand for them.
+        per_loss=done.per_loss if report.ok else None,
         losses=done.losses,
         flush_to_zero=done.flush_to_zero,
     )

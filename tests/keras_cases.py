@@ -119,7 +119,7 @@ def logits_are_certified() -> None:
     for loss in (keras.losses.CategoricalCrossentropy(True), keras.losses.SparseCategoricalCrossentropy(True)):
         inner = two_heads()
         inner.get_layer("digit").activation = keras.activations.linear
-        model = keras.Model(inner.inputs, inner(inner.inputs))
+        model = keras.Model(inner.input, inner(inner.input))
         model.compile("adam", loss=[loss, "mse"])
         # Both outputs bear the name of the inner model, so they are given in order.
         certified(model, x, list(targets.values()))

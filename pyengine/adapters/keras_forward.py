@@ -19,12 +19,13 @@ Zeros = Mapping[tuple[str, str], Any]
 
 @dataclass(eq=False)
 class Seen:
-    """The tensors of one forward pass; ``shaped`` is the input of the first dense layer."""
+    """The tensors of one forward pass; ``shaped`` is the input of the first dense layer, ``masks`` those of outputs."""
 
     shaped: Any = None
     z: dict[str, Any] = field(default_factory=dict)
     h: dict[str, Any] = field(default_factory=dict)
     outputs: dict[str, Any] = field(default_factory=dict)
+    masks: dict[str, Any] = field(default_factory=dict)
 
     @property
     def inner(self) -> dict[tuple[str, str], Any]:
@@ -49,6 +50,8 @@ def forward(
         for name, place in places.items():
             own = tap.run(name, place, own)
         seen.outputs[head] = own
+        # Held here, because JAX hands back other arrays than those the layers marked.
+        seen.masks[head] = mask_of(own)
     return seen
 
 
@@ -76,12 +79,23 @@ class _Tap:
     def _keep(self, kind: str, name: str, value: Any) -> Any:
         added = self.zeros.get((kind, name))
         if added is not None:
-            mask = getattr(value, "_keras_mask", None)
+            mask = mask_of(value)
             value = value + added
             if mask is not None:
-                value._keras_mask = mask
+                masking().set_keras_mask(value, mask)
         (self.seen.z if kind == "z" else self.seen.h)[name] = value
         return value
+
+
+def mask_of(value: Any) -> Any:
+    """The mask that Keras holds for a tensor, or None. On JAX it is not an attribute of the array: arrays take none."""
+    return masking().get_keras_mask(value)
+
+
+def masking() -> Any:
+    from keras.src.backend.common import masking as module
+
+    return module
 
 
 @contextmanager

@@ -175,7 +175,6 @@ def compute(subject: Subject) -> tuple[Computation, dict[str, tuple[float, dict[
     extra = {
         name: canonical(gradients[name][0], network.layout.names) for name in (REGULARIZERS, ADDED) if name in gradients
     }
-    masks = {name: getattr(out, "_keras_mask", None) for name, out in seen.outputs.items()}
     done = Computation(
         framework="Keras",
         network=network,
@@ -186,7 +185,7 @@ def compute(subject: Subject) -> tuple[Computation, dict[str, tuple[float, dict[
         summed=dict(summed.gradient),
         losses={name: float(array_of(keras, values[name])) for name in terms},
         native=subject.native,
-        sample_weight=_weights(keras, subject, masks),
+        sample_weight=_weights(keras, subject, seen.masks),
         witnesses=Witnesses(
             z={name: numbers(tensor) for name, tensor in seen.z.items()},
             h={name: numbers(tensor) for name, tensor in seen.h.items()},
