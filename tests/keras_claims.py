@@ -37,7 +37,9 @@ def outcome(factory: pytest.TempPathFactory, script: str, backend: str) -> dict[
     with (shared / f"{script}-{backend}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
-            environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+            # The tests' interpreters do not search the folder of their script (conftest.py); one file imports another.
+            here = str(Path(__file__).parent)
+            environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": here}
             done = subprocess.run(
                 [sys.executable, str(Path(__file__).with_name(script)), str(path)],
                 capture_output=True, text=True, env=environment, check=False, timeout=600,
