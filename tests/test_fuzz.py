@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from fuzz import command, journal, summary
+from fuzz import command, journal, summary, threads
 from fuzz.networks import drawn
 from fuzz.routes import ROUTES, Run
 from fuzz.verdicts import alarms, judged
@@ -66,9 +69,45 @@ def test_a_case_that_alarmed_is_run_again_on_demand(tmp_path: Path, monkeypatch:
     with monkeypatch.context() as patch:
         patch.setitem(ROUTES, "numpy", replace(NUMPY, run=faulty))
         assert command.main(arguments) == 1
-    assert summary.counted(journal.newest(path).values())["random"]["numpy"]["false_alarms"].keys() == {"5"}
+    assert summary.counted(journal.newest(path).values())["random"]["numpy"]["false_alarms"].keys() == {
+        f"5, {threads.running('numpy')} threads"
+    }
     assert command.main([*arguments, "--again"]) == 0
     assert summary.counted(journal.newest(path).values())["random"]["numpy"]["false_alarms"] == {}
+
+
+@pytest.mark.parametrize("arguments", [["--threads", "3"], ["--threads=3"]])
+def test_the_number_of_threads_reaches_every_framework(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in threads.VARIABLES:
+        monkeypatch.setenv(name, "7")
+    threads.limit(["bench/fuzz", "run", "jax", *arguments, "--seeds", "1:2"])
+    assert {os.environ[name] for name in threads.VARIABLES} == {"3"}
+    assert [threads.running(name) for name in ("numpy", "jax", "tensorflow")] == [3, 3, 3]
+
+
+def test_pytorch_computes_on_the_one_thread_of_a_campaign_that_names_none() -> None:
+    pytest.importorskip("torch")
+    tell = "import sys; sys.path.insert(0, sys.argv[1]); from fuzz.threads import limit, running; limit(sys.argv)"
+    command = [sys.executable, "-c", f"{tell}; import torch; print(running('torch'))", str(summary.FOLDER.parent)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1"]
+
+
+def test_one_network_on_two_numbers_of_threads_counts_as_two(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    record = {"framework": "numpy", "case": "1"}
+    for count in (1, 2, 2):
+        journal.append(path, {**record, "threads": count})
+    assert [one["threads"] for one in journal.newest(path).values()] == [1, 2]
+
+
+def test_another_number_of_threads_than_asked_for_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "journal.jsonl"
+    asked = threads.running("numpy") + 1
+    arguments = ["run", "numpy", "--journal", str(path), "--seeds", "1:2", "--threads", str(asked)]
+    assert command.main(arguments) == 2
+    assert f"not on {asked}" in capsys.readouterr().err
+    assert not path.exists()
 
 
 def test_the_readme_shows_the_committed_campaign() -> None:

@@ -15,10 +15,13 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pyengine.bench.machine import facts
+
 from . import journal, summary
 from .adversarial import CASES
 from .networks import drawn
 from .routes import ROUTES
+from .threads import running
 from .verdicts import alarms, judged, model
 
 DESCRIPTION = """Correct networks by NumPy, PyTorch, JAX and TensorFlow, judged by both checks; every refusal is a false
@@ -33,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("--seeds", default="0:20", help="FIRST:PAST of the random networks (default 0:20)")
     run.add_argument("--adversarial", action="store_true", help="the difficult cases instead of random networks")
     run.add_argument("--again", action="store_true", help="only what raised an alarm in the journal, once more")
+    run.add_argument("--threads", type=int, help="threads that the framework computes on (default 1)")
     run.add_argument("--journal", type=Path, required=True)
     shown = commands.add_parser("summary", help="count journals: write results.json and the tables of the README")
     shown.add_argument("journals", type=Path, nargs="+")
@@ -45,13 +49,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(given: argparse.Namespace) -> int:
     done = journal.newest(given.journal)
+    threads = running(given.framework) if given.threads is None else given.threads
     names = list(CASES) if given.adversarial else [str(seed) for seed in _seeds(given.seeds)]
     if given.again:
-        names = [name for name in names if alarms(done.get((given.framework, name), _SILENT))]
+        names = [name for name in names if alarms(done.get((given.framework, name, threads), _SILENT))]
     else:
-        names = [name for name in names if (given.framework, name) not in done]
+        names = [name for name in names if (given.framework, name, threads) not in done]
     refused = 0
     for name, record in _judged(given.framework, names, adversarial=given.adversarial):
+        if record["threads"] != threads:
+            print(f"{given.framework} computes on {record['threads']} threads, not on {threads}", file=sys.stderr)
+            return 2
         journal.append(given.journal, record)
         if found := alarms(record):
             refused += 1
@@ -68,6 +76,7 @@ def _judged(framework: str, names: list[str], *, adversarial: bool) -> Iterator[
     common = {
         "framework": framework,
         "model": model(),
+        "commit": facts()["commit"],
         "versions": {name: metadata.version(name) for name in ("numpy", *route.packages) if _installed(name)},
         "machine": platform.machine(),
     }
@@ -82,7 +91,17 @@ def _judged(framework: str, names: list[str], *, adversarial: bool) -> Iterator[
                 warnings.simplefilter("ignore", RuntimeWarning)  # of overflow in what the frameworks compute
                 record = judged(route, given, number)
             date = dt.datetime.now(dt.UTC).strftime("%Y-%m-%d")
-            yield name, {**common, "case": name, "adversarial": adversarial, "date": date, **record}
+            yield (
+                name,
+                {
+                    **common,
+                    "case": name,
+                    "adversarial": adversarial,
+                    "threads": running(framework),
+                    "date": date,
+                    **record,
+                },
+            )
             progress.advance(task)
             if not sys.stderr.isatty() and time.monotonic() - last > 60.0:
                 last = time.monotonic()

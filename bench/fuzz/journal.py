@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-Key = tuple[str, str]
-"""The framework, and the seed or the name of the case."""
+Key = tuple[str, str, int]
+"""The framework, the seed or the name of the case, and the number of threads."""
 
 
 def key(record: dict[str, Any]) -> Key:
-    return record["framework"], str(record["case"])
+    return record["framework"], str(record["case"]), record["threads"]
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:

@@ -34,11 +34,12 @@ def counted(records: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 def _counted(records: list[dict[str, Any]]) -> dict[str, Any]:
     staged, final = [r["staged"] for r in records], [r["blackbox"] for r in records]
-    wrong = {r["case"]: found for r in records if (found := alarms(r))}
-    seeds = sorted(int(r["case"]) for r in records if not r["adversarial"])
+    wrong = {f"{r['case']}, {r['threads']} threads": found for r in records if (found := alarms(r))}
+    seeds = sorted({int(r["case"]) for r in records if not r["adversarial"]})
     return {
         "networks": len(records),
         "seeds": _ranges(seeds),
+        "threads": dict(Counter(str(r["threads"]) for r in records)),
         "modes": dict(Counter(r["mode"] for r in records)),
         "stages": sum(s["stages"] for s in staged),
         "false_alarms": wrong,
@@ -66,6 +67,7 @@ def _counted(records: list[dict[str, Any]]) -> dict[str, Any]:
             "batch": max(r["batch"] for r in records),
         },
         "models": dict(Counter(r["model"] for r in records)),
+        "commits": dict(Counter(r["commit"] for r in records)),
         "versions": dict(records[-1]["versions"]),
         "dates": sorted({r["date"] for r in records}),
     }
@@ -119,9 +121,11 @@ def _table(part: dict[str, Any]) -> str:
         ("networks with flips", [str(part[n]["blackbox"]["networks_with_flips"]) for n in names]),
         ("black-box replays", [str(part[n]["blackbox"]["replayed_networks"]) for n in names]),
         ("false alarms below, 95 %", [_percent(part[n]["rate_below"]) for n in names]),
+        ("threads", [_counts(part[n]["threads"]) for n in names]),
         ("modes", [_counts(part[n]["modes"]) for n in names]),
         ("seeds", [part[n]["seeds"] or "–" for n in names]),
         ("model", [_counts(part[n]["models"]) for n in names]),
+        ("commit", [_counts(_shortened(part[n]["commits"])) for n in names]),
         ("versions", [", ".join(f"{k} {v}" for k, v in part[n]["versions"].items()) for n in names]),
         ("date", [", ".join(part[n]["dates"]) for n in names]),
     ]
@@ -129,10 +133,14 @@ def _table(part: dict[str, Any]) -> str:
     return "\n".join([*lines, *(f"| {title} | {' | '.join(cells)} |" for title, cells in rows)])
 
 
+def _shortened(commits: dict[str, int]) -> dict[str, int]:
+    return {commit[:10]: count for commit, count in commits.items()}
+
+
 def _counts(counts: dict[str, int]) -> str:
     if len(counts) == 1:
         return next(iter(counts))
-    return ", ".join(f"{name} {count}" for name, count in counts.items())
+    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "–"
 
 
 def _percent(rate: float | None) -> str:
