@@ -30,7 +30,8 @@ from ..parameters import Array
 from ..rounding import Precision, accumulated, exact
 from ..rounding.losses import samples, scale_error, target_rows
 from .jax_elementwise import plain_number
-from .jax_program import numbers_in
+from .jax_kept import Kept, fingerprint
+from .jax_program import Program, numbers_in, program_of
 
 PROBED = (1.0, 3.0, 30.0)
 """Standard deviations of the probes' outputs; at the last a clipped cross-entropy clips.
@@ -42,13 +43,22 @@ LARGEST = 1e4
 """A larger number is no delta: masks are filled with such."""
 
 
+KEPT: Kept[tuple[Loss, float] | None] = Kept(32)
+"""What callables were recognised as, by their programs."""
+
+
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """A loss as the user has it, ``call(outputs, targets)`` -> scalar, and as the engine has it: call = factor·loss."""
+    """A loss as the user has it, a program from (outputs, targets) to a scalar, and as the engine has it:
+    program = factor·loss."""
 
-    call: Callable[[Any, Any], Any]
+    program: Program
     loss: Loss
     factor: float = 1.0
+
+    def call(self, outputs: Any, targets: Any) -> Any:
+        (value,), _ = self.program.run([outputs, targets], {}, set())
+        return value
 
 
 def objective(jax: Any, name: str, given: Any, output: Any, target: Any, n_out: int, p: Precision) -> Objective:
@@ -60,7 +70,7 @@ def objective(jax: Any, name: str, given: Any, output: Any, target: Any, n_out: 
     if isinstance(given, str) and given in LOSSES:
         given = LOSSES[given]()
     if isinstance(given, Loss):
-        return Objective(called(jax, given), given)
+        return Objective(program_of(jax, jax.make_jaxpr(called(jax, given))(output, target)), given)
     if not callable(given):
         raise TypeError(
             sentence(f"losses[{name!r}]", got=f"is {given!r}", expected=f"a callable (outputs, targets) or one of "
@@ -80,7 +90,24 @@ def objective(jax: Any, name: str, given: Any, output: Any, target: Any, n_out: 
                      remedy="Return the loss alone.")
         )  # fmt: skip
 
-    return _recognised(jax, name, given, called(jax, given), output, target, n_out, p)
+    program = program_of(jax, jax.make_jaxpr(called(jax, given))(output, target))
+    own = fingerprint(program)
+    key = None if own is None else (own, n_out, p)
+    found = KEPT.get(key, lambda: _recognised(jax, program, output, target, n_out, p))
+    if found is not None:
+        return Objective(program, *found)
+    remedy = "Write it as one of these, or pass final gradients to verify_gradients."
+    if target.shape == output.shape[:1] and output.shape[1:] == (1,):
+        remedy = f"Outputs {output.shape} and targets {target.shape} broadcast to a square; write targets[:, None]."
+    own_name = getattr(given, "__name__", type(given).__name__)
+    raise Unsupported(
+        sentence(
+            f"losses[{name!r}]",
+            got=f"is {own_name}, whose values are those of none of the engine's losses",
+            expected=f"the mean or the sum of {listing(LOSSES)}",
+            remedy=remedy,
+        )
+    )
 
 
 def called(jax: Any, given: Any) -> Callable[[Any, Any], Any]:
@@ -108,12 +135,12 @@ def engine_target(loss: Loss, target: Array, n_out: int, dtype: Any) -> Array:
 
 
 def _recognised(
-    jax: Any, name: str, given: Any, call: Callable[..., Any], output: Any, target: Any, n_out: int, p: Precision
-) -> Objective:
+    jax: Any, program: Program, output: Any, target: Any, n_out: int, p: Precision
+) -> tuple[Loss, float] | None:
     dtype = np.dtype(output.dtype)
-    numbers = {plain_number(number, dtype) for number in numbers_in(jax, jax.make_jaxpr(call)(output, target))}
+    numbers = {plain_number(number, dtype) for number in numbers_in(program)}
     rng = np.random.default_rng(0)
-    compiled = jax.jit(call)
+    compiled = jax.jit(lambda z, y: program.run([z, y], {}, set())[0][0])
     probes = []
     for scale in (*PROBED, 4.0 * max((v for v in numbers if v < LARGEST), default=1.0)):
         z = (scale * rng.normal(size=output.shape)).astype(dtype)
@@ -122,25 +149,10 @@ def _recognised(
         # The logarithm of a softmax is infinite where logits are far apart; elsewhere it is right.
         if np.isfinite(value):
             probes.append((z.reshape(len(z), n_out), y, value))
-    found = [
-        (loss, factor)
-        for loss, factor in _candidates(numbers, dtype, n_out)
-        if len(probes) > 1 and all(_fits(loss, factor, z, y, value, dtype, p) for z, y, value in probes)
-    ]
-    if found:
-        return Objective(call, *found[0])
-    remedy = "Write it as one of these, or pass final gradients to verify_gradients."
-    if target.shape == output.shape[:1] and output.shape[1:] == (1,):
-        remedy = f"Outputs {output.shape} and targets {target.shape} broadcast to a square; write targets[:, None]."
-    own_name = getattr(given, "__name__", type(given).__name__)
-    raise Unsupported(
-        sentence(
-            f"losses[{name!r}]",
-            got=f"is {own_name}, whose values are those of none of the engine's losses",
-            expected=f"the mean or the sum of {listing(LOSSES)}",
-            remedy=remedy,
-        )
-    )
+    for loss, factor in _candidates(numbers, dtype, n_out):
+        if len(probes) > 1 and all(_fits(loss, factor, z, y, value, dtype, p) for z, y, value in probes):
+            return loss, factor
+    return None
 
 
 def _targets(rng: np.random.Generator, like: Any, n_out: int) -> Array:

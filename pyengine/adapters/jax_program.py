@@ -122,9 +122,8 @@ def program_of(jax: Any, closed: Any) -> Program:
     return Program(inputs, operations, outputs)
 
 
-def numbers_in(jax: Any, closed: Any) -> Iterator[float]:
-    """Every real constant that stands in a jaxpr, in whatever call."""
-    program = program_of(jax, closed)
+def numbers_in(program: Program) -> Iterator[float]:
+    """Every real constant that stands in a program, in whatever call."""
 
     def visit(operations: list[Operation]) -> Iterator[float]:
         for operation in operations:

@@ -5,6 +5,7 @@ The gradient with respect to a zero that is added to z is ∂L/∂z, and JAX for
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,14 @@ import numpy as np
 
 from ..checks.staged.witnesses import Backward, Witnesses
 from ..parameters import Array
+from .jax_kept import Kept, fingerprint
 from .jax_program import Value
 
 if TYPE_CHECKING:
     from .jax_reading import Read
+
+KEPT: Kept[Callable[..., Any]] = Kept(8)
+"""The compiled functions of the programs verified last."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,38 +49,14 @@ class Site:
 def record(jax: Any, read: Read) -> Recorded:
     """One compiled program with every gradient: nothing is recomputed, nothing converted."""
     z, h = _sites(read)
-    watched = {site.value for site in (*z.values(), *h.values()) if site.value.exposed}
-    zeros = {value: jax.numpy.zeros(value.shape, value.dtype) for value in watched}
+    order = list(dict.fromkeys(site.value for site in (*z.values(), *h.values()) if site.value.exposed))
+    used = sorted({read.parameter(name)[0] for name in read.network.layout.names})
     entry = next(iter(read.layers.values())).entry
-    used = {read.parameter(name)[0] for name in read.network.layout.names}
+    compiled = KEPT.get(_key(read, [*order, entry], used), lambda: jax.jit(_everything(jax, read, order, entry)))
+    zeros = [jax.numpy.zeros(value.shape, value.dtype) for value in order]
     trained = {index: read.leaves[index] for index in used}
-    names: list[str | None] = [*read.rows, None]
-
-    order = list(watched)
-
-    def value_of(name: str | None, trained: Any, added: Any, leaves: Any, x: Any, targets: Any) -> Any:
-        own = [trained.get(index, leaf) for index, leaf in enumerate(leaves)]
-        sites = dict(zip(order, added, strict=True))
-        outputs, kept = read.program.run([*own, x], sites, {*order, entry})
-        values = {key: read.objectives[key].call(outputs[read.places[key]], targets[key]) for key in read.rows}
-        total = sum(read.weights[key] * value for key, value in values.items())
-        factor = 1.0 if name is None else read.objectives[name].factor
-        chosen = total if name is None else values[name] if factor == 1.0 else values[name] / factor
-        return chosen, (values, [kept[value] for value in order], kept[entry])
-
-    def everything(trained: Any, added: Any, leaves: Any, x: Any, targets: Any) -> Any:
-        found, seen = [], None
-        for name in names:
-            differentiate = jax.grad(
-                lambda t, a, name=name: value_of(name, t, a, leaves, x, targets), (0, 1), has_aux=True
-            )
-            gradient, seen = differentiate(trained, added)
-            found.append(gradient)
-        return found, seen
-
-    zeros_in_order = [zeros[value] for value in order]
-    compiled = jax.jit(everything)(trained, zeros_in_order, read.leaves, read.x, read.targets)
-    gradients, (values, kept, x) = jax.tree_util.tree_map(np.asarray, compiled)
+    found = compiled(trained, zeros, read.leaves, read.x, read.targets)
+    gradients, (values, kept, x) = jax.tree_util.tree_map(np.asarray, found)
     content = dict(zip(order, kept, strict=True))
 
     def backward(place: int, names: Any) -> Backward:
@@ -105,6 +86,50 @@ def record(jax: Any, read: Read) -> Recorded:
             summed=backward(len(read.rows), read.network.layout.names),
         ),
     )
+
+
+def _everything(jax: Any, read: Read, order: list[Value], entry: Value) -> Callable[..., Any]:
+    """A function of arrays alone: the gradients of each loss and of the total, the losses, and the values between.
+
+    It is kept for later calls, so it holds programs, and nothing of the model or its batch.
+    """
+    program, places, weights, objectives = read.program, read.places, read.weights, read.objectives
+    names: list[str | None] = [*read.rows, None]
+
+    def value_of(name: str | None, trained: Any, added: Any, leaves: Any, x: Any, targets: Any) -> Any:
+        own = [trained.get(index, leaf) for index, leaf in enumerate(leaves)]
+        outputs, kept = program.run([*own, x], dict(zip(order, added, strict=True)), {*order, entry})
+        values = {key: one.call(outputs[places[key]], targets[key]) for key, one in objectives.items()}
+        total = sum(weights[key] * value for key, value in values.items())
+        factor = 1.0 if name is None else objectives[name].factor
+        chosen = total if name is None else values[name] if factor == 1.0 else values[name] / factor
+        return chosen, (values, [kept[value] for value in order], kept[entry])
+
+    def everything(trained: Any, added: Any, leaves: Any, x: Any, targets: Any) -> Any:
+        found, seen = [], None
+        for name in names:
+            differentiate = jax.grad(
+                lambda t, a, name=name: value_of(name, t, a, leaves, x, targets), (0, 1), has_aux=True
+            )
+            gradient, seen = differentiate(trained, added)
+            found.append(gradient)
+        return found, seen
+
+    return everything
+
+
+def _key(read: Read, sites: list[Value], used: list[int]) -> Hashable | None:
+    """The same key, the same function ``everything``: programs, what is watched, and every number that it holds."""
+    whole = fingerprint(read.program)
+    losses = [(name, fingerprint(one.program), one.factor) for name, one in read.objectives.items()]
+    if whole is None or any(print_ is None for _, print_, _ in losses):
+        return None
+    made = [value for operation in read.program.operations for value in operation.outs]
+    numbers = {value: i for i, value in enumerate([*read.program.inputs, *made])}
+    watched = tuple(numbers.get(value) for value in sites)
+    if None in watched:
+        return None
+    return whole, tuple(losses), watched, tuple(used), tuple(read.places.items()), tuple(read.weights.items())
 
 
 def _sites(read: Read) -> tuple[dict[str, Site], dict[str, Site]]:
