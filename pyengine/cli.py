@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .errors import listing, sentence
+from .files import write_atomically
+from .progress import progress_line
 
 if TYPE_CHECKING:
     from .report import Report
@@ -167,7 +167,7 @@ def run_bench(
         _chosen("dtype", dtype, ["float32", "float64"], "")
     except ValueError as error:
         return _refuse(str(error))
-    with Console(stderr=True).status("") as status:
+    with progress_line(alone=True) as say:
         held = contest.compete(
             chosen_sizes,
             chosen_tasks,
@@ -175,7 +175,7 @@ def run_bench(
             threads=info()["threads"] if threads is None else threads,
             dtype=dtype,
             seconds=seconds,
-            say=status.update,
+            say=say,
         )
     if json_path is not None:
         write_atomically(json_path, json.dumps(held, indent=1, ensure_ascii=False) + "\n")
@@ -189,7 +189,6 @@ def run_bench(
 def run_selftest(seed: int = 0, *, quick: bool = False, full: bool = False, json_path: Path | None = None) -> int:
     """Run the self-test, print its table, and return the exit code: 0 if nothing escaped and nothing was refused."""
     from rich.console import Console
-    from rich.progress import Progress
 
     from .selftest import campaign, report
 
@@ -197,14 +196,8 @@ def run_selftest(seed: int = 0, *, quick: bool = False, full: bool = False, json
         return _refuse(f"There is no folder {json_path.parent} to write {json_path.name} into.")
     if quick and full:
         return _refuse("`--quick` and `--full` were both given; expected one of them. Leave one out.")
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=None)
-        outcome = campaign.run(
-            seed=seed,
-            quick=quick,
-            full=full,
-            say=lambda what, done, of: progress.update(task, description=what, completed=done, total=of),
-        )
+    with progress_line(alone=True) as say:
+        outcome = campaign.run(seed=seed, quick=quick, full=full, say=say)
     if json_path is not None:
         write_atomically(json_path, report.to_json(outcome) + "\n")
     if sys.stdout.isatty():
@@ -235,19 +228,6 @@ def _print(report: Report) -> None:
         terminal.show(report, Console())
     else:
         print(terminal.plain(report))
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that no reader ever sees half of it."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def _refuse(message: str) -> int:

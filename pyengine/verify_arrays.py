@@ -23,6 +23,7 @@ from .checks.update import check_update
 from .errors import listing, sentence
 from .optimizers import Adam
 from .parameters import Layout, Parameters
+from .progress import progress_line, say
 from .rounding import precision
 from .runtime import environment
 from .verification import Verdict, Verification
@@ -82,7 +83,7 @@ def verify_gradients(
     if summed is not None:
         given["summed"] = (weights, _checked("summed", summed, net.layout))
 
-    with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"), progress_line():
         program = Program(net, own, batch)
         p = precision(own.dtype, flush_to_zero=flush_to_zero)
         forward = ForwardVariances(program, p)
@@ -96,7 +97,8 @@ def verify_gradients(
 
         findings: list[Finding] = []
         combination, reach = None, {}
-        for name, (of, gradient) in given.items():
+        for i, (name, (of, gradient)) in enumerate(given.items()):
+            say("whole gradients", i, len(given))
             tests = GradientTests(program, of, p, seed, forward)
             truth: Gradient = dict(tests.truth)
             if sharper is not None:
@@ -161,7 +163,7 @@ def explain_update(
         )
     batch = checked_batch(x, targets, None, n_in=net.n_in, heads=net.heads, dtype=start.dtype)
     own_targets = {name: head.target for name, head in batch.heads.items()}
-    with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"), progress_line():
         evidence = gather_evidence(net, start, batch.x, own_targets)
         total = Parameters(net.layout, np.zeros(net.layout.size))
         for name, head in net.heads.items():

@@ -15,6 +15,7 @@ from .checks.routes import touch
 from .checks.witnessed import witnessed_evidence
 from .engine import Network
 from .errors import Unsupported, listing, sentence
+from .progress import progress_line, say
 from .verification import Verification
 from .verify_arrays import verify_gradients
 from .verify_observed import verify_observation
@@ -36,6 +37,8 @@ def verify(
     sample_weight: Any = None,
     mode: Mode = "auto",
     seed: int = 0,
+    *,
+    progress: bool | None = None,
 ) -> Verification:
     """Judge the gradients that a framework computes for a model and a batch. The model is not changed.
 
@@ -51,6 +54,9 @@ def verify(
     ``mode="staged"`` judges every operation from the numbers around it: CERTIFIED, REFUTED,
     REFUTED_STATISTICAL. ``"blackbox"`` judges final gradients: CONSISTENT, INCONSISTENT, INCONCLUSIVE. ``"auto"`` is
     staged where the numbers can be had. Both report the combination.
+
+    What takes over a second shows on stderr what it is doing, if that is a terminal; ``progress`` True or False shows
+    it always or never.
 
     Raises ``TypeError`` for another kind of model and ``ValueError`` for a layer, loss or mode that is not known; the
     message names it.
@@ -69,6 +75,14 @@ def verify(
         raise TypeError(
             sentence("targets", got=f"is {type(targets).__name__}", expected="losses -> arrays", remedy="Pass a dict.")
         )
+    with progress_line(progress):
+        return _verified(model, x, targets, losses, loss_weights, sample_weight, mode, seed)
+
+
+def _verified(
+    model: Any, x: Any, targets: Any, losses: Any, loss_weights: Any, sample_weight: Any, mode: Mode, seed: int
+) -> Verification:
+    say("the framework's gradients")
     try:
         done = _computed(model, x, targets, losses, loss_weights, sample_weight)
     except Unsupported as refusal:
@@ -138,6 +152,7 @@ def _with_stages(report: Verification, staged: StagedReport, done: Computation) 
 def _stepped(report: Verification, done: Computation) -> Verification:
     if done.step is None:
         return report
+    say("the training step")
     evidence = witnessed_evidence(
         done.network,
         done.params,

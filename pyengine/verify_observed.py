@@ -10,6 +10,7 @@ from .checks.reach import check_reach, faults
 from .checks.routes import Routes, check_routes
 from .errors import listing
 from .observation import Observation
+from .progress import say
 from .report import formula
 from .rounding.formats import FORMATS
 from .runtime import environment
@@ -36,6 +37,7 @@ def verify_observation(seen: Observation, features: set[int], seed: int) -> Veri
         missing["differences"] = f"two evaluations of {restless} with the same seed differ"
         twin = None
     if twin is not None:
+        say("finite differences")
         slopes = check_differences(twin, seen.weights, seed)
         if any(slope.outcome == "differs" for slope in slopes):
             slopes += culprits(twin, seed)

@@ -15,6 +15,7 @@ from .checks.staged.finding import Finding
 from .checks.staged.statistics import ALPHA, PROJECTED, REPLAYED, limit
 from .checks.staged.witnesses import Witnesses, checked_witnesses
 from .errors import GradientMismatch
+from .progress import progress_line
 from .rounding import unit_roundoff
 from .runtime import info
 
@@ -160,7 +161,8 @@ def verify_witnesses(
     own = net._own(params)
     batch = checked_batch(x, targets, sample_weight, n_in=net.n_in, heads=net.heads, dtype=own.dtype)
     checked = checked_witnesses(net, witnesses, batch.size, own.dtype)
-    staged = check_staged(net, own, batch, checked, flush_to_zero=flush_to_zero, seed=seed)
+    with progress_line():
+        staged = check_staged(net, own, batch, checked, flush_to_zero=flush_to_zero, seed=seed)
     here = info()
     environment = {"pyengine": f"{here['version']}", "isa": f"{here['isa']}", "threads": f"{here['threads']}"}
     return StagedReport(staged, str(own.dtype), flush_to_zero, seed, environment)

@@ -19,6 +19,8 @@ ORDER = (
     "_core",
     "_oracle",
     "errors",
+    "files",
+    "progress",
     "runtime",
     "arrays",
     "activations",

@@ -91,17 +91,3 @@ def test_command_line_without_its_packages_says_what_to_install(
         cli.main()
     assert stop.value.code == cli.WRONG_USAGE
     assert capsys.readouterr().err == cli.NEEDS + "\n"
-
-
-def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "report.json"
-    path.write_text("old", encoding="utf-8")
-
-    def full(*_: Any) -> Any:
-        raise OSError("no space left")
-
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="no space"):
-        cli.write_atomically(path, "new")
-    assert path.read_text(encoding="utf-8") == "old"
-    assert len(list(tmp_path.iterdir())) == 1

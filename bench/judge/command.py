@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pyengine.bench import machine
-from pyengine.cli import write_atomically
+from pyengine.files import write_atomically
 
 from .matrix import detection, false_alarms, small_detection, small_false_alarms
 from .table import placed, readme

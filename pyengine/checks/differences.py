@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..observation import Twin
+from ..progress import say
 from ..rounding.precision import EVALUATION, unit_roundoff
 from ..rounding.repeats import student_limit
 from .staged.statistics import ALPHA
@@ -93,7 +94,8 @@ def check_differences(twin: Twin, weights: Mapping[str, float], seed: int) -> tu
 def culprits(twin: Twin, seed: int) -> tuple[Slope, ...]:
     """The slopes that differ along one parameter each: where a wrong gradient is wrong."""
     found: list[Slope] = []
-    for name in twin.parameters:
+    for i, name in enumerate(twin.parameters):
+        say("where a gradient is wrong", i, len(twin.parameters))
         found += [slope for slope in _alone(twin, name, seed) if slope.outcome == "differs"]
     return tuple(found)
 

@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from ..observation import Gradient, Observation
 from ..parameters import Array
+from ..progress import say
 from ..rounding.formats import FORMATS
 from ..rounding.precision import smallest_normal
 from ..rounding.repeats import student_limit
@@ -106,11 +107,13 @@ class _Repeats:
         self.least = smallest_normal(seen.dtype if seen.dtype in {"float16", "float64"} else "float32")
 
         # The first repeat is the gradient as the user gets it, without a factor.
-        def repeat(route: Callable[[float], Gradient]) -> list[tuple[float, Gradient]]:
+        def repeat(place: int, route: Callable[[float], Gradient]) -> list[tuple[float, Gradient]]:
+            say("routes to the gradient", place, len(seen.weights) + 1)
             return [(c, route(c)) for c in (1.0, *map(float, draw.uniform(1.0, 2.0, REPEATS - 1)))]
 
-        self.summed = repeat(seen.summed)
-        self.per_loss = {name: repeat(partial(seen.per_loss, name)) for name in seen.weights}
+        self.summed = repeat(0, seen.summed)
+        names = enumerate(seen.weights, 1)
+        self.per_loss = {name: repeat(place, partial(seen.per_loss, name)) for place, name in names}
         self.signs = draw
 
     def bent(self) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import sentence
+from ..files import write_atomically
 
 
 class Judged(Protocol):
@@ -97,13 +96,4 @@ def write(result: Judged, path: str | Path) -> None:
         raise FileNotFoundError(
             sentence("path", got=f"is {target}", expected="a file in a folder that exists", remedy="Create the folder.")
         )
-    page = render(result)
-    handle, draft = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(page)
-        Path(draft).chmod(0o644)  # mkstemp makes a private file; a report is to be shared
-        Path(draft).replace(target)
-    except BaseException:
-        Path(draft).unlink()
-        raise
+    write_atomically(target, render(result))

@@ -10,6 +10,7 @@ import numpy as np
 from ...activations import Linear as LinearActivation
 from ...activations import ReLU
 from ...parameters import Array, Parameters
+from ...progress import say
 from ...rounding import precision, unit_roundoff
 from .elementwise import Activated, exactly
 from .finding import Finding, Kind
@@ -81,6 +82,8 @@ class _Walk:
             self.p = own.together_with(precision("float64"))
             self.u = unit_roundoff("float64") * float(np.sqrt(2.0))
         self.stages: list[Finding] = []
+        self.count = sum(len(array) for p in witnesses.passes.values() for array in vars(p).values())
+        self.count += len(witnesses.z) + len(witnesses.h)
         self.unjudged: list[str] = []
         self.matrices: dict[int, Matrix] = {}
         self.room = Room()
@@ -244,5 +247,6 @@ class _Walk:
         return self.matrices.setdefault(id(given), Matrix(given))
 
     def _linear(self, name: str, kind: Kind, claimed: Array, products: tuple[Product, ...], bias: Array | None) -> None:
+        say("operations", len(self.stages), self.count)
         stage = Linear(claimed, products, bias, self.p, self.u)
         self.stages.append(judge_linear(name, kind, stage, self.seed, self.room))
