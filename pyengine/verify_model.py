@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .adapters.computation import Computation, as_batch
+from .adapters.computation import Computation, as_batch, require_no_weights
 from .adapters.from_jax import JaxModel, is_module
 from .checks.routes import touch
 from .checks.witnessed import witnessed_evidence
@@ -180,11 +180,8 @@ def _computed(model: Any, x: Any, targets: Any, losses: Any, loss_weights: Any, 
                 remedy="For anything else, pass final gradients to verify_gradients.",
             )
         )
-    if sample_weight is not None and kind != "keras":
-        raise ValueError(
-            sentence("sample_weight", got="is given", expected="None for a framework's model",
-                     remedy="Weights of samples are known for Keras and (pe.Network, params).")
-        )  # fmt: skip
+    if kind != "keras":
+        require_no_weights(sample_weight)
     if kind == "keras":
         from .adapters import keras_step
 

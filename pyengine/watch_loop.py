@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from .adapters.computation import Computation, as_batch
+from .adapters.from_jax import JaxModel, is_module
 from .checks.applied import Surgery
 from .errors import sentence
 from .judge_watched import Batch, Watched, judge_watched
@@ -23,12 +25,18 @@ class Recorder(Protocol):
 
     framework: str
     plus: float
-    events: list[Event]
 
-    def read(self, x: Any, targets: Mapping[str, Any]) -> tuple[Twin, Computation]: ...
+    @property
+    def optimizers(self) -> Sequence[Any]: ...
+    @property
+    def events(self) -> list[Event]: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+    def read(self, x: Any, targets: Mapping[str, Any], sample_weight: Any = None) -> tuple[Twin, Computation]: ...
     def start(self) -> None: ...
     def stop(self) -> None: ...
     def finish(self) -> None: ...
+    def end_with(self, after: Any) -> None: ...
     def values(self) -> Arrays: ...
     def buffers(self) -> Arrays: ...
     def trainable(self) -> frozenset[str]: ...
@@ -84,6 +92,16 @@ added?.'
         self._buffers: Arrays = {}
 
     @property
+    def optimizer(self) -> Any:
+        """What the loop steps with: on JAX a transformation that is listened to, else the optimizer as it is."""
+        return self.optimizers[0]
+
+    @property
+    def optimizers(self) -> tuple[Any, ...]:
+        """The same for several optimizers, in the order in which they were given."""
+        return tuple(getattr(self._recorder, "wrapped", self._recorder.optimizers))
+
+    @property
     def steps(self) -> tuple[Event, ...]:
         """Every optimizer step that was seen, in order."""
         self._recorder.finish()
@@ -108,15 +126,21 @@ added?.'
         step: int | None = None,
         previous: tuple[Any, Mapping[str, Any]] | None = None,
         accumulation: int | None = None,
+        sample_weight: Any = None,
+        after: Any = None,
     ) -> Verification:
         """Judge the recorded steps as one training step on the batch ``x``, ``targets``.
 
         ``x`` is (batch, n_in) and ``targets`` maps losses to arrays; or both are lists with one entry per micro-batch
         of an accumulation window, and ``accumulation`` is the window that the loop divides by (default: their number).
-        ``step`` chooses one optimizer step where the block had several batches; ``previous`` is the batch before.
+        ``step`` chooses one optimizer step where the block had several batches; ``previous`` is the batch before;
+        ``sample_weight`` is as for ``fit`` (Keras only), ``after`` the pytree of parameters after the last step (JAX
+        only, where a step leaves no trace of them).
 
         Raises ``ValueError`` where no step was seen and for arrays that do not suit the model.
         """
+        if after is not None:
+            self._recorder.end_with(after)
         events = self.steps
         if not events:
             raise ValueError(
@@ -138,8 +162,8 @@ added?.'
             states = [self._start, *(a for event in events for a in (event.before, event.after)), self._end]
             for left, right in zip(states[::2], states[1::2], strict=True):
                 outside += [name for name in left if name in right and (left[name] != right[name]).any()]
-        twin, done = self._recorder.read(*_whole(x, targets))
-        return judge_watched(
+        twin, done = self._recorder.read(*_whole(x, targets), sample_weight)
+        report = judge_watched(
             Watched(
                 framework=done.framework,
                 twin=twin,
@@ -155,6 +179,7 @@ added?.'
             accumulation=accumulation,
             previous=None if previous is None else _batch(self._recorder.read(*previous)[1]),
         )
+        return replace(report, notes=(*report.notes, *self._recorder.notes))
 
 
 def _cut(x: Any) -> bool:
@@ -186,24 +211,63 @@ def _whole(x: Any, targets: Any) -> tuple[Any, Mapping[str, Any]]:
 
 
 def _recorder(model: Any, losses: Mapping[str, Any] | None, optimizer: Any, weights: dict[str, float]) -> Recorder:
-    torch = sys.modules.get("torch")
-    optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
+    """The adapter of the model's framework; none is imported that the user did not bring."""
+    keras, torch = sys.modules.get("keras"), sys.modules.get("torch")
+    # A transformation of optax is a tuple itself.
+    several = isinstance(optimizer, (list, tuple)) and not hasattr(optimizer, "update")
+    optimizers = list(optimizer) if several else [optimizer]
+    # On the PyTorch backend a Keras model is a module too: Keras is asked first.
+    if keras is not None and isinstance(model, keras.Model):
+        from .adapters import watch_keras
+
+        if losses is None and weights:
+            raise ValueError(
+                sentence("loss_weights", got="is given without losses", expected="both, or neither to read them",
+                         remedy="Pass losses= too, or compile the model with the weights.")
+            )  # fmt: skip
+        if losses is not None:
+            _named_losses(losses, "keras.losses.MeanSquaredError()")
+        if optimizer is None:
+            optimizers = [getattr(model, "optimizer", None)]
+        _require_kind(optimizers, keras.optimizers.Optimizer, "keras.optimizers.Optimizer objects")
+        return watch_keras.Recorder(model, losses, weights, optimizers)
     if torch is not None and isinstance(model, torch.nn.Module):
         from .adapters import watch_torch
 
-        if not isinstance(losses, Mapping) or not losses:
-            raise ValueError(
-                sentence("losses", got="is missing", expected="output name -> loss object",
-                         remedy='Pass losses={"name": torch.nn.MSELoss(), ...}.')
-            )  # fmt: skip
+        named = _named_losses(losses, "torch.nn.MSELoss()")
+        _require_kind(optimizers, torch.optim.Optimizer, "torch.optim.Optimizer objects")
+        return watch_torch.Recorder(model, named, weights, optimizers)
+    if isinstance(model, JaxModel) or is_module(model):
+        from .adapters import watch_jax
+
+        named = _named_losses(losses, '"mse"')
         for one in optimizers:
-            if not isinstance(one, torch.optim.Optimizer):
+            if not (callable(getattr(one, "init", None)) and callable(getattr(one, "update", None))):
                 raise TypeError(
-                    sentence("optimizer", got=f"is {type(one).__name__}", expected="torch.optim.Optimizer objects",
-                             remedy="Pass the optimizer that the loop steps.")
+                    sentence("optimizer", got=f"is {type(one).__name__}", expected="optax.GradientTransformation",
+                             remedy="Pass the transformation itself, and step with seen.optimizer.")
                 )  # fmt: skip
-        return watch_torch.Recorder(model, losses, weights, optimizers)
+        return watch_jax.Recorder(model, named, weights, optimizers)
     raise TypeError(
-        sentence("model", got=f"is of type {type(model).__name__}", expected="a torch.nn.Module",
+        sentence("model", got=f"is of type {type(model).__name__}",
+                 expected="a torch.nn.Module, a keras.Model, pe.JaxModel(...) or a Flax or Equinox module",
                  remedy="For anything else, pass parameters before and after to explain_update.")
     )  # fmt: skip
+
+
+def _named_losses(losses: Any, example: str) -> Mapping[str, Any]:
+    if not isinstance(losses, Mapping) or not losses:
+        raise ValueError(
+            sentence("losses", got="is missing", expected="output name -> loss object",
+                     remedy=f'Pass losses={{"name": {example}, ...}}.')
+        )  # fmt: skip
+    return losses
+
+
+def _require_kind(optimizers: list[Any], kind: type, expected: str) -> None:
+    for one in optimizers:
+        if not isinstance(one, kind):
+            raise TypeError(
+                sentence("optimizer", got=f"is {type(one).__name__}", expected=expected,
+                         remedy="Pass the optimizer that the loop steps.")
+            )  # fmt: skip

@@ -63,7 +63,7 @@ ORDER = (
 # A report renders itself when it is asked to; it imports its renderers only then.
 LAZILY_BELOW = {("report", "render"), ("verification", "render")}
 
-FRAMEWORKS = {"jax", "jaxlib", "keras", "tensorflow", "torch"}
+FRAMEWORKS = {"jax", "jaxlib", "keras", "optax", "tensorflow", "torch"}
 OPTIONAL = {"flint", "jinja2", "matplotlib", "rich", "typer"}
 LONGEST = 400
 

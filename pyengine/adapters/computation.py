@@ -10,6 +10,7 @@ import numpy as np
 
 from ..checks.staged.witnesses import Witnesses
 from ..engine import Network
+from ..errors import sentence
 from ..parameters import Array, Parameters
 from ..witnesses import Step
 
@@ -47,3 +48,20 @@ def as_batch(given: Any) -> Array:
     if hasattr(given, "detach"):
         given = given.detach().cpu()
     return np.asarray(given)
+
+
+def require_no_weights(sample_weight: Any) -> None:
+    """Raise ``ValueError`` for weights of samples where a loss has no place for them."""
+    if sample_weight is not None:
+        raise ValueError(
+            sentence("sample_weight", got="is given", expected="None for a framework's model",
+                     remedy="Weights of samples are known for Keras and (pe.Network, params).")
+        )  # fmt: skip
+
+
+def refuse_end(after: Any) -> None:
+    """Raise ``ValueError``: where parameters live in the model, nobody needs to be told what became of them."""
+    raise ValueError(
+        sentence("after", got=f"is {type(after).__name__}", expected="nothing, as the model holds its parameters",
+                 remedy="Leave it out; it is for functional steps of JAX.")
+    )  # fmt: skip

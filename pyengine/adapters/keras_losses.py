@@ -70,14 +70,19 @@ class Term:
         return target * kind(1.0 - self.smoothing) + kind(0.5 * self.smoothing) if self.smoothing else target
 
 
-def terms_of(keras: Any, model: Any, graph: Graph, targets: Any, sample_weight: Any, dtype: str) -> dict[str, Term]:
-    """The terms by output name, in the order in which Keras adds them up."""
+def compiled(model: Any) -> Any:
+    """What ``compile`` made of the losses. Raises ``ValueError`` for a model that was not compiled with any."""
     own = getattr(model, "_compile_loss", None)
     if not getattr(model, "compiled", False) or own is None:
         raise ValueError(
             sentence("model", got="is not compiled with a loss", expected="a compiled keras.Model",
                      remedy="Call model.compile(optimizer=..., loss=...) first.")
         )  # fmt: skip
+    return own
+
+
+def terms_of(keras: Any, own: Any, graph: Graph, targets: Any, sample_weight: Any, dtype: str) -> dict[str, Term]:
+    """The terms by output name, in the order in which Keras adds them up; ``own`` is its ``CompileLoss``."""
     names = list(graph.chains)
     y = by_output("targets", targets, names, required=True)
     w = by_output("sample_weight", sample_weight, names, required=False)

@@ -22,7 +22,7 @@ from .keras_backend import array_of, load, versions
 from .keras_differentiation import differentiate
 from .keras_forward import Seen, Zeros, forward
 from .keras_graph import Graph, Place, graph_of, shared_depth
-from .keras_losses import Term, terms_of
+from .keras_losses import Term, compiled, terms_of
 
 REGULARIZERS, ADDED, DATA = "regularizers", "add_loss", "the weighted sum of the losses"
 DTYPES = ("float32", "float64")
@@ -75,12 +75,15 @@ class Subject:
         }
 
 
-def subject_of(model: Any, x: Any, targets: Any, sample_weight: Any = None) -> Subject:
-    """Read a model and check a batch. Raises ``ValueError`` for what the engine does not know, and names it."""
+def subject_of(model: Any, x: Any, targets: Any, sample_weight: Any = None, objective: Any = None) -> Subject:
+    """Read a model and check a batch; ``objective`` stands for what the model was compiled with.
+
+    Raises ``ValueError`` for what the engine does not know, and names it.
+    """
     keras = load()
     graph = graph_of(keras, model)
     dtype = _dtype(graph)
-    terms = terms_of(keras, model, graph, targets, sample_weight, dtype)
+    terms = terms_of(keras, compiled(model) if objective is None else objective, graph, targets, sample_weight, dtype)
     chains = {name: graph.chains[name] for name in terms}
     depth = shared_depth(chains)
     first = next(iter(chains.values()))
@@ -117,6 +120,22 @@ def keras_targets(subject: Subject) -> Any:
     return keras.tree.map_structure(
         lambda name: subject.terms[name].target if name in subject.terms else None, subject.graph.structure
     )
+
+
+def batch_of(subject: Subject) -> tuple[Array, dict[str, Array] | None]:
+    """The input of the first dense layer, and the weights of samples, as the engine takes them; by a forward pass."""
+    keras = load()
+    with keras.StatelessScope(state_mapping=[], collect_losses=True) as scope:
+        seen = forward(keras, subject.graph.shaping, subject.trunk, subject.heads, subject.logits, subject.x)
+    regularized = [str(v.path) for v in subject.model.trainable_variables if getattr(v, "regularizer", None)]
+    if regularized or scope.losses:
+        more = listing(regularized or ["add_loss"])
+        raise Unsupported(
+            sentence("model", got=f"adds terms to the total ({more})", expected="losses of outputs alone",
+                     remedy="The engine knows these.")
+        )  # fmt: skip
+    shaped = array_of(keras, seen.shaped).astype(subject.dtype, copy=False)
+    return shaped, _weights(keras, subject, seen.masks)
 
 
 def compute(subject: Subject) -> tuple[Computation, dict[str, tuple[float, dict[str, Array]]]]:

@@ -15,16 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ..losses import ClippedCrossEntropy
-from ..optimizers import SGD, Adam, AdamW, RMSprop, Rule, State
+from ..optimizers import Rule, State
 from ..parameters import Array, Parameters
 from ..witnesses import Added, Clip, Log, Step
 from .computation import Computation
 from .keras_backend import array_of, load
 from .keras_model import Subject, keras_targets, read_parameters, subject_of
 from .keras_model import compute as gradients_of
+from .keras_rule import innermost, rule_of
 
 Vector = npt.NDArray[np.float64]
-CLIPS = {"clipnorm": "norm", "global_clipnorm": "global_norm", "clipvalue": "value"}
 
 
 def compute(model: Any, x: Any, targets: Any, sample_weight: Any = None) -> Computation:
@@ -136,13 +136,6 @@ def observe(subject: Subject, done: Computation, extra: Mapping[str, tuple[float
         clip=clip,
         added=added,
     )
-
-
-def innermost(optimizer: Any) -> Any:
-    """The optimizer that steps, behind one that scales losses."""
-    while hasattr(optimizer, "inner_optimizer"):
-        optimizer = optimizer.inner_optimizer
-    return optimizer
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,47 +281,18 @@ def _joined(layout: Any, arrays: Mapping[str, Array]) -> Parameters:
 
 def _rule(keras: Any, subject: Subject, optimizer: Any) -> tuple[Rule | None, State | None, Clip | None]:
     """The float64 rule where the options are among its own, what it remembers, and the optimizer's clipping."""
-    config = optimizer.get_config()
-    clip = next((Clip(kind, float(config[key]), inside=True) for key, kind in CLIPS.items() if config.get(key)), None)  # type: ignore[arg-type]
-    odd = [key for key in ("amsgrad", "use_ema", "gradient_accumulation_steps", "centered") if config.get(key)]
-    kind, optimizers = type(optimizer).__name__, keras.optimizers
-    known = isinstance(optimizer, (optimizers.Adam, optimizers.SGD, optimizers.RMSprop))
-    if odd or not known or not isinstance(config["learning_rate"], float):
-        return None, None, clip
-    # Keras keeps it in float32; the shortest decimal that rounds to the same float32 is what the user wrote.
-    rate = float(str(np.float32(array_of(keras, optimizer.learning_rate))))
-    decay = config.get("weight_decay")
-    slots: dict[str, tuple[Any, float]] = {}
-    rule: Rule
-    if kind == "AdamW" or (kind == "Adam" and decay):
-        rule = AdamW(rate, config["beta_1"], config["beta_2"], config["epsilon"], float(decay), style="keras")
-    elif decay or kind not in ("Adam", "SGD", "RMSprop"):
-        return None, None, clip
-    elif kind == "Adam":
-        rule = Adam(rate, config["beta_1"], config["beta_2"], config["epsilon"], style="keras")
-    elif kind == "SGD":
-        rule = SGD(rate, float(config["momentum"]), bool(config["nesterov"]))
-        # Keras keeps -rate times what the rule keeps.
-        slots = {"momentum": (getattr(optimizer, "momentums", None) if config["momentum"] else None, -1.0 / rate)}
-    elif config["momentum"]:
-        return None, None, clip
-    else:
-        rule = RMSprop(rate, config["rho"], config["epsilon"], style="keras")
-        slots = {"velocity": (optimizer._velocities, 1.0)}
-    if kind in ("Adam", "AdamW"):
-        slots = {"momentum": (optimizer._momentums, 1.0), "velocity": (optimizer._velocities, 1.0)}
+    read = rule_of(keras, optimizer, lambda variable: array_of(keras, variable))
     steps = int(array_of(keras, optimizer.iterations))
-    if not steps:
-        return rule, None, clip
-    fresh = rule.start(np.zeros(subject.network.layout.size))
-    for name, (variables, factor) in slots.items():
-        if variables is not None:
-            arrays = {}
-            for parameter, variable in subject.variables.items():
-                array = array_of(keras, variables[optimizer._get_variable_index(variable)]).astype(np.float64) * factor
-                arrays[parameter] = array.T if parameter.endswith(".weight") else array
-            fresh.slots[name][...] = _joined(subject.network.layout, arrays).flat
-    return rule, State(steps, fresh.slots, fresh.slot_errors, fresh.error), clip
+    if read.rule is None or not steps:
+        return read.rule, None, read.clip
+    fresh = read.rule.start(np.zeros(subject.network.layout.size))
+    for name, (variables, factor) in read.slots.items():
+        arrays = {}
+        for parameter, variable in subject.variables.items():
+            array = array_of(keras, variables[optimizer._get_variable_index(variable)]).astype(np.float64) * factor
+            arrays[parameter] = array.T if parameter.endswith(".weight") else array
+        fresh.slots[name][...] = _joined(subject.network.layout, arrays).flat
+    return read.rule, State(steps, fresh.slots, fresh.slot_errors, fresh.error), read.clip
 
 
 def _log(subject: Subject, logs: Any) -> Log | None:

@@ -17,7 +17,7 @@ import numpy as np
 from ..optimizers import SGD, Adam, AdamW, RMSprop, Rule
 from ..parameters import Array
 from ..watching import Arrays, Event, Twin
-from .computation import Computation
+from .computation import Computation, refuse_end, require_no_weights
 from .from_torch import load
 from .torch_model import compute
 
@@ -27,6 +27,7 @@ class Recorder:
 
     framework = "PyTorch"
     plus = 1e-6  # clip_grad_norm_ divides by the norm plus this
+    notes: tuple[str, ...] = ()
 
     def __init__(
         self, model: Any, losses: Mapping[str, Any], loss_weights: Mapping[str, float], optimizers: Sequence[Any]
@@ -36,8 +37,9 @@ class Recorder:
         self._handles: list[Any] = []
         self._pending: dict[int, Event] = {}
 
-    def read(self, x: Any, targets: Mapping[str, Any]) -> tuple[Twin, Computation]:
+    def read(self, x: Any, targets: Mapping[str, Any], sample_weight: Any = None) -> tuple[Twin, Computation]:
         """The engine's twin of the module, and the batch as the engine takes it; refuses what :func:`verify` does."""
+        require_no_weights(sample_weight)
         done = compute(self.model, x, targets, self.losses, self.loss_weights)
         return Twin(done.network, done.native), done
 
@@ -58,6 +60,9 @@ class Recorder:
     def trainable(self) -> frozenset[str]:
         """The parameters that are not frozen."""
         return frozenset(name for name, parameter in self.model.named_parameters() if parameter.requires_grad)
+
+    def end_with(self, after: Any) -> None:
+        refuse_end(after)
 
     def finish(self) -> None:
         """Wait until every step has been recorded; PyTorch's hooks run at once."""
