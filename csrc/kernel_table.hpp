@@ -38,16 +38,28 @@ template <class T> struct Packing {
   T* packed;
 };
 
+/// Some rows of a factor (·, n) of a weight gradient, on their way into its panels. A panel holds `room` rows of a few
+/// neighbouring columns.
+template <class T> struct Panels {
+  int begin, rows, n;
+  const T* from; // (rows, n)
+  T* panels;
+  std::ptrdiff_t room;
+};
+
 /// One tile of the weight gradients of one layer, for all losses ("streams") at once:
 /// dW_s[m, n] = Σ_rows delta_s[row, m]·x[row, n] for m in [m_begin, m_end), n in [n_begin, n_end),
 /// and on the last chunk of rows the weighted sum Σ_s weight_s·dW_s.
 template <class T> struct WeightTile {
   int rows, n_out, n_in;
   int m_begin, m_end, n_begin, n_end;
-  const T* x; // (rows, n_in)
+  const T* x;        // (rows, n_in)
+  const T* x_panels; // null where x is read as it lies
   int streams;
-  const T* delta; // (streams, ·, n_out)
+  const T* delta;        // (streams, ·, n_out)
+  const T* delta_panels; // a set a stream; null where delta is read as it lies
   std::ptrdiff_t stream_stride;
+  std::ptrdiff_t room;          // rows of a panel
   T* const* grad;               // per stream, a flat gradient in which
   std::size_t offset;           // this layer's weight (n_out, n_in) begins
   T* summed;                    // (n_out, n_in), may be null
@@ -93,6 +105,10 @@ template <class T> struct KernelTable {
   std::size_t (*scratch_size)();
   void (*pack)(const Packing<T>&, int panel_begin, int panel_end);
   void (*product)(const Product<T>&, T* scratch);
+  /// Numbers in the panels of the right factor x or of a left one, delta; 0 where it is read as it lies.
+  std::size_t (*x_panels_size)(int rows, int n), (*delta_panels_size)(int rows, int n);
+  void (*pack_x)(const Panels<T>&);
+  void (*pack_delta)(const Panels<T>&);
   void (*weight_gradient)(const WeightTile<T>&, T* scratch);
   void (*bias_gradient)(const BiasTile<T>&);
 

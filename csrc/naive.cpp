@@ -43,6 +43,9 @@ template <class T> void product(const Product<T>& p, T*) {
   }
 }
 
+std::size_t no_panels(int, int) { return 0; }
+template <class T> void packs_nothing(const Panels<T>&) {}
+
 template <class T> void weight_gradient(const WeightTile<T>& w, T*) {
   for (std::ptrdiff_t m = w.m_begin; m < w.m_end; ++m)
     for (std::ptrdiff_t n = w.n_begin; n < w.n_end; ++n) {
@@ -92,6 +95,10 @@ template <class T> constexpr KernelTable<T> table() {
       .scratch_size = scratch_size,
       .pack = pack<T>,
       .product = product<T>,
+      .x_panels_size = no_panels,
+      .delta_panels_size = no_panels,
+      .pack_x = packs_nothing<T>,
+      .pack_delta = packs_nothing<T>,
       .weight_gradient = weight_gradient<T>,
       .bias_gradient = bias_gradient<T>,
       .activation_forward = ops::Elementwise<V>::forward,

@@ -91,7 +91,7 @@ template <class T> void Network::gramian(const GradientCall<T>& call) {
     return this->gradients(whole);
   }
   const int threads = num_threads(), rows = static_cast<int>(call.batch);
-  auto workspace = pool<T>().take(net_, kernels().of<T>(), rows, Wanted::per_loss, threads);
+  auto workspace = pool<T>().take(net_, kernels().of<T>(), rows, Wanted::rows, threads);
   Pass<T> pass(net_, *workspace, call.params);
   pass.set_chunk(call.x, 0, rows);
   RowGramian<T> gramian(net_, *workspace, pass, rows);

@@ -39,22 +39,24 @@ template <class T> class Pass {
   // ---- a block of rows ------------------------------------------------------------------------------------------
 
   struct Block {
-    int begin, rows;
+    int index, begin, rows;
+    T* own;
     T* scratch;
   };
 
   Block block(int task, int thread) const {
     const int begin = task * plan_.row_block;
-    return {begin, std::min(plan_.row_block, rows_ - begin), w_.scratch(thread)};
+    return {task, begin, std::min(plan_.row_block, rows_ - begin), w_.own(thread), w_.scratch(thread)};
   }
 
   /// Where the block's rows of a buffer (rows, n_out) begin.
-  T* rows_of(std::size_t buffer, const LayerPlan& p, const Block& b) const {
-    return w_.at(buffer) + static_cast<std::ptrdiff_t>(b.begin) * p.layer->n_out;
+  T* rows_of(const Buffer& buffer, const LayerPlan& p, const Block& b) const {
+    return buffer.kept ? w_.at(buffer.at) + static_cast<std::ptrdiff_t>(b.begin) * p.layer->n_out : b.own + buffer.at;
   }
 
+  /// From one stream of a layer's delta to the next.
   std::ptrdiff_t stream_stride(const LayerPlan& p) const {
-    return static_cast<std::ptrdiff_t>(plan_.rows) * p.layer->n_out;
+    return static_cast<std::ptrdiff_t>(p.delta.kept ? plan_.rows : plan_.row_block) * p.layer->n_out;
   }
 
   void forward_layer(const LayerPlan& p, const T* input, const Block& b) const {
@@ -70,12 +72,29 @@ template <class T> class Pass {
                       false},
                      b.scratch);
     kernels_.activation_forward(layer.activation, layer.slope, count(p, b), z, rows_of(p.h, p, b));
+    if (p.h_panels != absent)
+      kernels_.pack_x({b.begin, b.rows, layer.n_out, rows_of(p.h, p, b), w_.at(p.h_panels), plan_.rows});
   }
 
   /// Turns ∂L/∂h in the layer's delta into ∂L/∂z, for all its streams.
   void backward_activation(const LayerPlan& p, const Block& b) const {
     kernels_.activation_backward(p.layer->activation, p.layer->slope, count(p, b), rows_of(p.z, p, b),
                                  rows_of(p.h, p, b), p.streams, rows_of(p.delta, p, b), stream_stride(p));
+    if (p.delta_panels != absent) pack_delta(p, b);
+  }
+
+  /// All that the gradients of weight and bias need of a delta that is not kept.
+  void pack_delta(const LayerPlan& p, const Block& b) const {
+    const int n_out = p.layer->n_out;
+    const std::size_t set = kernels_.delta_panels_size(plan_.rows, n_out);
+    for (int s = 0; s < p.streams; ++s) {
+      const T* delta = rows_of(p.delta, p, b) + s * stream_stride(p);
+      kernels_.pack_delta(
+          {b.begin, b.rows, n_out, delta, w_.at(p.delta_panels) + static_cast<std::size_t>(s) * set, plan_.rows});
+      if (p.bias_sums == absent) continue;
+      T* sums = w_.at(p.bias_sums) + static_cast<std::ptrdiff_t>(s * plan_.blocks() + b.index) * n_out;
+      kernels_.bias_gradient({b.rows, n_out, 0, n_out, 1, delta, 0, &sums, 0, nullptr, nullptr, true, false});
+    }
   }
 
   /// From a layer's delta to ∂L/∂h of the layer below, `stream` being the first stream written there.
@@ -95,6 +114,8 @@ template <class T> class Pass {
 
   void forward(const Block& b) const {
     const T* input = x_ + static_cast<std::ptrdiff_t>(b.begin) * net_.n_in;
+    if (plan_.x_panels != absent)
+      kernels_.pack_x({b.begin, b.rows, net_.n_in, input, w_.at(plan_.x_panels), plan_.rows});
     const T* h = input;
     for (int i = 0; i < plan_.trunk_end(); ++i) h = step(i, h, b);
     const T* const shared = h;
@@ -139,7 +160,6 @@ template <class T> class Pass {
     const LayerPlan& p = plan_.layers[static_cast<std::size_t>(task.layer)];
     const Layer& layer = *p.layer;
     const std::size_t offset = task.bias ? layer.bias : layer.weight;
-    const T* delta = w_.at(p.delta);
 
     // Where only the sum is wanted, the sum's own vector takes the one stream.
     T* const* grad = &call.summed;
@@ -156,14 +176,36 @@ template <class T> class Pass {
       }
       if (call.summed) summed = call.summed + offset;
     }
-    if (task.bias)
+    const T* delta = p.delta.kept ? w_.at(p.delta.at) : nullptr;
+    if (!task.bias)
+      kernels_.weight_gradient({rows_,
+                                layer.n_out,
+                                layer.n_in,
+                                task.m_begin,
+                                task.m_end,
+                                task.n_begin,
+                                task.n_end,
+                                input_of(task.layer),
+                                panels(input_panels(task.layer)),
+                                p.streams,
+                                delta,
+                                panels(p.delta_panels),
+                                stream_stride(p),
+                                plan_.rows,
+                                grad,
+                                grad_offset,
+                                summed,
+                                weight,
+                                first,
+                                last},
+                               w_.scratch(thread));
+    else if (p.bias_sums == absent)
       kernels_.bias_gradient({rows_, layer.n_out, task.n_begin, task.n_end, p.streams, delta, stream_stride(p), grad,
                               grad_offset, summed, weight, first, last});
     else
-      kernels_.weight_gradient({rows_, layer.n_out, layer.n_in, task.m_begin, task.m_end, task.n_begin, task.n_end,
-                                input_of(task.layer), p.streams, delta, stream_stride(p), grad, grad_offset, summed,
-                                weight, first, last},
-                               w_.scratch(thread));
+      kernels_.bias_gradient({row_tasks(), layer.n_out, task.n_begin, task.n_end, p.streams, w_.at(p.bias_sums),
+                              static_cast<std::ptrdiff_t>(plan_.blocks()) * layer.n_out, grad, grad_offset, summed,
+                              weight, first, last});
   }
 
   // ---- what the products of rows are made of ----------------------------------------------------------------------
@@ -171,17 +213,26 @@ template <class T> class Pass {
   const LayerPlan& layer(int i) const { return at(i); }
   T* scratch(int thread) const { return w_.scratch(thread); }
   const T* delta_of(const LayerPlan& p, std::size_t stream) const {
-    return w_.at(p.delta) + static_cast<std::ptrdiff_t>(stream) * stream_stride(p);
+    return w_.at(p.delta.at) + static_cast<std::ptrdiff_t>(stream) * stream_stride(p);
   }
 
-  /// The whole chunk's input of a layer.
+  /// The whole chunk's input of a layer; null where only its panels are kept.
   const T* input_of(int i) const {
-    const bool opens_head = at(i).head >= 0 && i == plan_.head_first[static_cast<std::size_t>(at(i).head)];
-    const int below = opens_head ? plan_.trunk_end() - 1 : i - 1;
-    return below >= 0 ? w_.at(at(below).h) : x_;
+    if (below(i) < 0) return x_;
+    const Buffer& h = at(below(i)).h;
+    return h.kept ? w_.at(h.at) : nullptr;
   }
 
  private:
+  /// The layer whose h is the input of layer i; -1 for x.
+  int below(int i) const {
+    const bool opens_head = at(i).head >= 0 && i == plan_.head_first[static_cast<std::size_t>(at(i).head)];
+    return opens_head ? plan_.trunk_end() - 1 : i - 1;
+  }
+
+  std::size_t input_panels(int i) const { return below(i) < 0 ? plan_.x_panels : at(below(i)).h_panels; }
+  const T* panels(std::size_t buffer) const { return buffer != absent ? w_.at(buffer) : nullptr; }
+
   const LayerPlan& at(int i) const { return plan_.layers[static_cast<std::size_t>(i)]; }
 
   static std::size_t count(const LayerPlan& p, const Block& b) {

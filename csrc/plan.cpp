@@ -21,18 +21,124 @@ class Shelf {
   std::size_t end_ = 0;
 };
 
+constexpr std::size_t to_size(int n) { return static_cast<std::size_t>(n); }
+
 constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 /// The step that cuts n into the fewest pieces of at most `most`, all of about one size, in multiples of `tile`.
 constexpr int evenly(int n, int most, int tile) { return ceil_div(ceil_div(n, ceil_div(n, most)), tile) * tile; }
 
-/// Some 64 rows are enough to make the packed weights' traffic small; with much work there are at least four blocks to
-/// share.
+/// Some 64 rows are enough to make the packed weights' traffic small, and 128 better where eight blocks are left to
+/// share; with much work there are at least four.
 int block_of(int rows, int tile, double flops) {
-  constexpr int good = 64;
+  const int good = std::clamp(rows / 8, 64, 128);
   constexpr double worth_sharing = 4e6;
   const int blocks = std::max(ceil_div(rows, good), flops > worth_sharing ? 4 : 1);
   return ceil_div(ceil_div(rows, blocks), tile) * tile;
+}
+
+/// visit(layer, head, reads_input): the trunk's layers (head -1), then each head's, in the order of their parameters.
+template <class Visit> void each_layer(const Net& net, Visit visit) {
+  for (std::size_t l = 0; l < net.trunk.size(); ++l) visit(net.trunk[l], -1, l == 0);
+  for (std::size_t k = 0; k < net.heads.size(); ++k)
+    for (std::size_t l = 0; l < net.heads[k].layers.size(); ++l)
+      visit(net.heads[k].layers[l], static_cast<int>(k), l == 0 && net.trunk.empty());
+}
+
+double flops_of(const Plan& plan, const Net& net) {
+  double flops = 0;
+  each_layer(net, [&](const Layer& layer, int head, bool reads_input) {
+    const int streams = head < 0 ? plan.streams : 1;
+    const double product = 2.0 * static_cast<double>(plan.rows) * static_cast<double>(layer.weight_size());
+    flops += product * (plan.wanted == Wanted::outputs ? 1 : 1 + streams * (reads_input ? 1 : 2));
+  });
+  return flops;
+}
+
+bool has_weight_gradients(Wanted wanted) { return wanted == Wanted::per_loss || wanted == Wanted::summed; }
+
+template <class T> void place_buffers(Plan& plan, const Net& net, const KernelTable<T>& kernels) {
+  Shelf shelf, own;
+  const auto place = [&](bool kept, int n_out, int streams) -> Buffer {
+    const int rows = kept ? plan.rows : plan.row_block;
+    return {(kept ? shelf : own).place(to_size(rows) * to_size(n_out) * to_size(streams)), kept};
+  };
+  const bool reads_factors = has_weight_gradients(plan.wanted), every_row = plan.wanted == Wanted::rows;
+  const auto place_panels = [&](std::size_t size) { return reads_factors && size > 0 ? shelf.place(size) : absent; };
+
+  plan.x_panels = place_panels(kernels.x_panels_size(plan.rows, net.n_in));
+  each_layer(net, [&](const Layer& layer, int head, bool reads_input) {
+    const int n_out = layer.n_out;
+    LayerPlan p{};
+    p.layer = &layer;
+    p.head = head;
+    p.streams = head < 0 ? plan.streams : 1;
+    p.forward_weights = shelf.place(kernels.packed_size(layer.n_in, n_out));
+    const bool backward = plan.wanted != Wanted::outputs;
+    p.backward_weights = backward && !reads_input ? shelf.place(kernels.packed_size(n_out, layer.n_in)) : absent;
+
+    const bool feeds_a_layer = head < 0 || &layer != &net.heads[to_size(head)].layers.back();
+    p.h_panels = feeds_a_layer ? place_panels(kernels.x_panels_size(plan.rows, n_out)) : absent;
+    p.h = place(every_row || (reads_factors && feeds_a_layer && p.h_panels == absent), n_out, 1);
+    p.z = derivative_needs_z(layer.activation) ? place(p.h.kept, n_out, 1) : p.h;
+
+    p.delta_panels = place_panels(to_size(p.streams) * kernels.delta_panels_size(plan.rows, n_out));
+    if (backward) p.delta = place(every_row || p.delta_panels == absent, n_out, p.streams);
+    p.bias_sums = layer.has_bias && p.delta_panels != absent
+                      ? shelf.place(to_size(p.streams) * to_size(plan.blocks()) * to_size(n_out))
+                      : absent;
+    if (head == static_cast<int>(plan.head_first.size()))
+      plan.head_first.push_back(static_cast<int>(plan.layers.size()));
+    plan.layers.push_back(p);
+  });
+  plan.workspace = shelf.end();
+  plan.scratch = own.place(kernels.scratch_size());
+  plan.own = own.end();
+}
+
+template <class T> void cut_packing(Plan& plan, const KernelTable<T>& kernels) {
+  constexpr int panels_per_task = 8;
+  for (int i = 0; i < static_cast<int>(plan.layers.size()); ++i) {
+    const LayerPlan& p = plan.layers[to_size(i)];
+    const auto pack = [&](bool forward, int n) {
+      const int panels = ceil_div(n, kernels.panel);
+      for (int begin = 0; begin < panels; begin += panels_per_task)
+        plan.packing.push_back({i, forward, begin, std::min(panels, begin + panels_per_task)});
+    };
+    pack(true, p.layer->n_out);
+    if (p.backward_weights != absent) pack(false, p.layer->n_in);
+  }
+}
+
+/// Tasks of about a 16th of all weight gradients, so that threads end together, but worth claiming; the largest first.
+template <class T> void cut_weight_gradients(Plan& plan, const KernelTable<T>& kernels) {
+  double flops = 0;
+  for (const LayerPlan& p : plan.layers)
+    flops += 2.0 * plan.rows * static_cast<double>(p.layer->weight_size()) * p.streams;
+  const double good_task = std::max(flops / 16, 2e5);
+
+  for (int i = 0; i < static_cast<int>(plan.layers.size()); ++i) {
+    const LayerPlan& p = plan.layers[to_size(i)];
+    const Layer& layer = *p.layer;
+    // All tasks of a layer have one height.
+    const double row_flops = 2.0 * plan.rows * p.streams * std::min(kernels.n_tile, layer.n_in);
+    const double good_height = std::max(good_task / row_flops, kernels.m_tile / 2.0 / p.streams);
+    const int m_step =
+        evenly(layer.n_out, static_cast<int>(std::min(good_height + 1, 4.0 * kernels.m_tile)), kernels.row_tile);
+    for (int m = 0; m < layer.n_out; m += m_step)
+      for (int n = 0; n < layer.n_in; n += kernels.n_tile)
+        plan.weights.push_back(
+            {i, false, m, std::min(layer.n_out, m + m_step), n, std::min(layer.n_in, n + kernels.n_tile)});
+    if (layer.has_bias) plan.weights.push_back({i, true, 0, 0, 0, layer.n_out});
+  }
+
+  const auto size_of = [&plan](const WeightTask& t) {
+    return t.bias ? 0.0
+                  : static_cast<double>(t.m_end - t.m_begin) * (t.n_end - t.n_begin) *
+                        plan.layers[to_size(t.layer)].streams;
+  };
+  std::stable_sort(plan.weights.begin(), plan.weights.end(),
+                   [&](const WeightTask& a, const WeightTask& b) { return size_of(a) > size_of(b); });
 }
 
 } // namespace
@@ -41,73 +147,12 @@ template <class T> Plan make_plan(const Net& net, const KernelTable<T>& kernels,
   Plan plan;
   plan.wanted = wanted;
   plan.rows = rows;
-  plan.streams = wanted == Wanted::per_loss ? static_cast<int>(net.heads.size()) : 1;
-
-  Shelf shelf;
-  const bool backward = wanted != Wanted::outputs;
-  auto add = [&](const Layer& layer, int head, bool reads_input) {
-    const auto n_in = layer.n_in, n_out = layer.n_out;
-    const std::size_t numbers = static_cast<std::size_t>(rows) * static_cast<std::size_t>(n_out);
-    LayerPlan p{};
-    p.layer = &layer;
-    p.head = head;
-    p.streams = head < 0 ? plan.streams : 1;
-    p.forward_weights = shelf.place(kernels.packed_size(n_in, n_out));
-    p.backward_weights = backward && !reads_input ? shelf.place(kernels.packed_size(n_out, n_in)) : absent;
-    p.z = shelf.place(numbers);
-    p.h = derivative_needs_z(layer.activation) ? shelf.place(numbers) : p.z;
-    p.delta = backward ? shelf.place(numbers * static_cast<std::size_t>(p.streams)) : absent;
-    const double product = 2.0 * static_cast<double>(rows) * static_cast<double>(layer.weight_size());
-    plan.flops += product * (backward ? 1 + p.streams * (reads_input ? 1 : 2) : 1);
-    plan.layers.push_back(p);
-  };
-  for (std::size_t l = 0; l < net.trunk.size(); ++l) add(net.trunk[l], -1, l == 0);
-  for (std::size_t k = 0; k < net.heads.size(); ++k) {
-    plan.head_first.push_back(static_cast<int>(plan.layers.size()));
-    for (std::size_t l = 0; l < net.heads[k].layers.size(); ++l)
-      add(net.heads[k].layers[l], static_cast<int>(k), l == 0 && net.trunk.empty());
-  }
-
-  // Tasks of weight gradients: about a 16th of them all, so that threads end together, but worth claiming.
-  double weight_flops = 0;
-  for (const LayerPlan& p : plan.layers)
-    weight_flops += 2.0 * static_cast<double>(rows) * static_cast<double>(p.layer->weight_size()) * p.streams;
-  const double good_task = std::max(weight_flops / 16, 2e5);
-
-  constexpr int panels_per_task = 8;
-  for (int i = 0; i < static_cast<int>(plan.layers.size()); ++i) {
-    const LayerPlan& p = plan.layers[static_cast<std::size_t>(i)];
-    auto pack = [&](bool forward, int n) {
-      const int panels = ceil_div(n, kernels.panel);
-      for (int begin = 0; begin < panels; begin += panels_per_task)
-        plan.packing.push_back({i, forward, begin, std::min(panels, begin + panels_per_task)});
-    };
-    pack(true, p.layer->n_out);
-    if (p.backward_weights != absent) pack(false, p.layer->n_in);
-    if (!backward) continue;
-    // A tall tile shares its packed inputs among more rows of the gradient; all of a layer have one height.
-    const double row_flops = 2.0 * rows * p.streams * std::min(kernels.n_tile, p.layer->n_in);
-    const double good_height = std::max(good_task / row_flops, kernels.m_tile / 2.0 / p.streams);
-    const int m_step =
-        evenly(p.layer->n_out, static_cast<int>(std::min(good_height + 1, 4.0 * kernels.m_tile)), kernels.row_tile);
-    for (int m = 0; m < p.layer->n_out; m += m_step)
-      for (int n = 0; n < p.layer->n_in; n += kernels.n_tile)
-        plan.weights.push_back(
-            {i, false, m, std::min(p.layer->n_out, m + m_step), n, std::min(p.layer->n_in, n + kernels.n_tile)});
-    if (p.layer->has_bias) plan.weights.push_back({i, true, 0, 0, 0, p.layer->n_out});
-  }
-
-  const auto size_of = [&plan](const WeightTask& t) {
-    return t.bias ? 0.0
-                  : static_cast<double>(t.m_end - t.m_begin) * (t.n_end - t.n_begin) *
-                        plan.layers[static_cast<std::size_t>(t.layer)].streams;
-  };
-  std::stable_sort(plan.weights.begin(), plan.weights.end(),
-                   [&](const WeightTask& a, const WeightTask& b) { return size_of(a) > size_of(b); });
-
+  plan.streams = wanted == Wanted::per_loss || wanted == Wanted::rows ? static_cast<int>(net.heads.size()) : 1;
+  plan.flops = flops_of(plan, net);
   plan.row_block = block_of(rows, kernels.row_tile, plan.flops);
-  plan.workspace = shelf.end();
-  plan.scratch = (kernels.scratch_size() + alignment - 1) / alignment * alignment;
+  place_buffers(plan, net, kernels);
+  cut_packing(plan, kernels);
+  if (has_weight_gradients(wanted)) cut_weight_gradients(plan, kernels);
   return plan;
 }
 

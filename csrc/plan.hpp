@@ -14,18 +14,29 @@ enum class Wanted : unsigned char {
   outputs,  // forward only
   per_loss, // a stream of deltas per loss goes back through the trunk; the sum comes from the same tiles
   summed,   // the weighted deltas meet at the trunk's output: one stream
+  rows,     // the numbers of per_loss for every row, for products of rows: no gradient of a weight
 };
 
 inline constexpr std::size_t absent = static_cast<std::size_t>(-1);
 
-/// A layer's buffers, as offsets into the workspace.
+/// Where a block of rows finds its part of a buffer (·, n_out): in the workspace, if the weight gradients read all rows
+/// there; else in the thread's own memory, which the next block overwrites.
+struct Buffer {
+  std::size_t at = absent;
+  bool kept = false;
+};
+
+/// A layer's buffers. What a weight gradient does not read where it lies is packed for it, a block of rows at a time.
 struct LayerPlan {
   const Layer* layer;
   int head;                     // -1 in the trunk
   std::size_t forward_weights;  // Wᵀ packed
   std::size_t backward_weights; // W packed; absent where no gradient goes further back
-  std::size_t z, h;             // (rows, n_out); the same where the derivative does not need z
-  std::size_t delta;            // (streams, rows, n_out): ∂L/∂z
+  Buffer z, h;                  // (rows, n_out); the same where the derivative does not need z
+  Buffer delta;                 // (streams, rows, n_out): ∂L/∂z
+  std::size_t h_panels;         // h in panels, for the weight gradients of the layers above; absent if h is kept
+  std::size_t delta_panels;     // delta in panels, a set a stream; absent if delta is kept
+  std::size_t bias_sums;        // (streams, blocks, n_out): delta summed over each block; absent alike
   int streams;
 };
 
@@ -52,10 +63,13 @@ struct Plan {
   std::vector<PackTask> packing;
   std::vector<WeightTask> weights;
 
-  std::size_t workspace = 0; // numbers of the call's type
-  std::size_t scratch = 0;   // the same, per thread
-  double flops = 0;          // of a full chunk
+  std::size_t x_panels = absent; // the input, as h_panels
+  std::size_t workspace = 0;     // numbers of the call's type
+  std::size_t own = 0;           // the same, per thread: buffers that are not kept, then the kernels' scratch
+  std::size_t scratch = 0;       // where that begins
+  double flops = 0;              // of a full chunk
 
+  int blocks() const { return (rows + row_block - 1) / row_block; }
   int trunk_end() const { return head_first.front(); }
   int head_end(std::size_t head) const {
     return head + 1 < head_first.size() ? head_first[head + 1] : static_cast<int>(layers.size());

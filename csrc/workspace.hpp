@@ -26,13 +26,14 @@ template <class T> struct Workspace {
       : kernels(&table), plan(make_plan(net, table, rows, wanted)), threads(thread_count),
         coefficients(net.heads.size() * static_cast<std::size_t>(rows)), row_losses(coefficients.size()) {
     for (const Head& head : net.heads) weights.push_back(head.weight);
-    const std::size_t count = plan.workspace + plan.scratch * static_cast<std::size_t>(thread_count);
+    const std::size_t count = plan.workspace + plan.own * static_cast<std::size_t>(thread_count);
     memory_.reset(static_cast<T*>(::operator new((count + line) * sizeof(T), std::align_val_t{64})));
     numbers = memory_.get();
   }
 
   T* at(std::size_t offset) const { return numbers + offset; }
-  T* scratch(int thread) const { return numbers + plan.workspace + plan.scratch * static_cast<std::size_t>(thread); }
+  T* own(int thread) const { return numbers + plan.workspace + plan.own * static_cast<std::size_t>(thread); }
+  T* scratch(int thread) const { return own(thread) + plan.scratch; }
   bool fits(const KernelTable<T>& table, int rows, Wanted wanted, int thread_count) const {
     return kernels == &table && plan.rows == rows && plan.wanted == wanted && threads == thread_count;
   }

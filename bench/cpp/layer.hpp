@@ -26,7 +26,8 @@ template <class T> struct LayerPass {
         db(bias.size()), net_(around(inputs, outputs, has_bias)),
         plan_(make_plan(net_, table_, std::min(batch, chunk_rows), Wanted::summed)),
         forward_weights_(table_.packed_size(n_in, n_out)), backward_weights_(table_.packed_size(n_out, n_in)),
-        scratch_(to_size(num_threads()) * plan_.scratch) {
+        x_panels_(table_.x_panels_size(plan_.rows, n_in)), delta_panels_(table_.delta_panels_size(plan_.rows, n_out)),
+        scratch_(to_size(num_threads()) * table_.scratch_size()) {
     for (const PackTask& task : plan_.packing)
       if (task.layer == ours) (task.forward ? forward_packing_ : backward_packing_).push_back(task);
     for (const WeightTask& task : plan_.weights)
@@ -40,17 +41,17 @@ template <class T> struct LayerPass {
     const int backward_packs = parts.pack && parts.backward ? static_cast<int>(backward_packing_.size()) : 0;
     for (int begin = 0; begin < batch; begin += chunk_rows) {
       const int rows = std::min(batch - begin, chunk_rows);
-      const bool by_rows = parts.forward || parts.backward;
+      const bool by_rows = parts.forward || parts.backward || parts.weights;
       const int tasks[] = {begin == 0 ? forward_packs + backward_packs : 0,
                            by_rows ? (rows + plan_.row_block - 1) / plan_.row_block : 0,
                            parts.weights ? static_cast<int>(weight_tasks_.size()) : 0};
       run_phases(num_threads(), tasks, [&](std::size_t phase, int task, int thread) {
-        T* scratch = scratch_.data() + to_size(thread) * plan_.scratch;
+        T* scratch = scratch_.data() + to_size(thread) * table_.scratch_size();
         if (phase == 0)
           pack(task < forward_packs ? forward_packing_[to_size(task)]
                                     : backward_packing_[to_size(task - forward_packs)]);
         else if (phase == 1)
-          block(parts, begin + task * plan_.row_block, std::min(plan_.row_block, rows - task * plan_.row_block),
+          block(parts, begin, task * plan_.row_block, std::min(plan_.row_block, rows - task * plan_.row_block),
                 scratch);
         else
           gradient(weight_tasks_[to_size(task)], begin, rows, scratch);
@@ -79,8 +80,13 @@ template <class T> struct LayerPass {
       table_.pack({n_out, n_in, weight.data(), false, backward_weights_.data()}, task.panel_begin, task.panel_end);
   }
 
-  void block(Parts parts, int begin, int rows, T* scratch) {
-    const std::ptrdiff_t in = std::ptrdiff_t(begin) * n_in, out = std::ptrdiff_t(begin) * n_out;
+  void block(Parts parts, int chunk, int begin, int rows, T* scratch) {
+    const std::ptrdiff_t in = std::ptrdiff_t(chunk + begin) * n_in, out = std::ptrdiff_t(chunk + begin) * n_out;
+    if (parts.weights) {
+      if (!x_panels_.empty()) table_.pack_x({begin, rows, n_in, x.data() + in, x_panels_.data(), plan_.rows});
+      if (!delta_panels_.empty())
+        table_.pack_delta({begin, rows, n_out, delta.data() + out, delta_panels_.data(), plan_.rows});
+    }
     const std::size_t numbers = count(rows, n_out);
     if (parts.forward)
       table_.product({rows,
@@ -117,15 +123,35 @@ template <class T> struct LayerPass {
     if (task.bias)
       table_.bias_gradient({rows, n_out, task.n_begin, task.n_end, 1, d, 0, &to, 0, nullptr, &one, first, last});
     else
-      table_.weight_gradient({rows, n_out, n_in, task.m_begin, task.m_end, task.n_begin, task.n_end,
-                              x.data() + std::ptrdiff_t(begin) * n_in, 1, d, 0, &to, 0, nullptr, &one, first, last},
+      table_.weight_gradient({rows,
+                              n_out,
+                              n_in,
+                              task.m_begin,
+                              task.m_end,
+                              task.n_begin,
+                              task.n_end,
+                              x.data() + std::ptrdiff_t(begin) * n_in,
+                              or_null(x_panels_),
+                              1,
+                              d,
+                              or_null(delta_panels_),
+                              0,
+                              plan_.rows,
+                              &to,
+                              0,
+                              nullptr,
+                              &one,
+                              first,
+                              last},
                              scratch);
   }
+
+  static const T* or_null(const Numbers<T>& panels) { return panels.empty() ? nullptr : panels.data(); }
 
   const KernelTable<T>& table_ = kernels().of<T>();
   Net net_;
   Plan plan_;
-  Numbers<T> forward_weights_, backward_weights_, scratch_;
+  Numbers<T> forward_weights_, backward_weights_, x_panels_, delta_panels_, scratch_;
   std::vector<PackTask> forward_packing_, backward_packing_;
   std::vector<WeightTask> weight_tasks_;
 };

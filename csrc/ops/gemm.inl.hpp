@@ -29,6 +29,8 @@ template <class V> struct Gemm {
   static constexpr int nc = (256 + nr - 1) / nr * nr;
   // Rows up to this long are read where they lie: packing them costs more than the cache lines it saves.
   static constexpr int short_row = 256;
+  // How far packing fetches ahead, along rows and across: the hardware does not follow that many rows.
+  static constexpr int vectors_ahead = 4, rows_ahead = 8;
 
   static constexpr int up(int n, int step) { return (n + step - 1) / step * step; }
   static constexpr int least(int a, int b) { return a < b ? a : b; }
@@ -45,8 +47,8 @@ template <class V> struct Gemm {
   }
 
   static size_t packed_size(int k, int n) { return static_cast<size_t>(k) * static_cast<size_t>(up(n, nr)); }
-  /// One block of A and, for the weight gradients, one block of B.
-  static size_t scratch_size() { return static_cast<size_t>(mc) * kc + static_cast<size_t>(nc) * kc; }
+  /// One block of A, or the last columns of a B that is read as it lies.
+  static size_t scratch_size() { return static_cast<size_t>(mc > nr ? mc : nr) * kc; }
 
   // ---- packing --------------------------------------------------------------------------------------------------
 
@@ -62,7 +64,7 @@ template <class V> struct Gemm {
         if (p.transposed)
           pack_rows<nr>(k, n, p.w + static_cast<ptrdiff_t>(n0) * p.k + k0, p.k, to);
         else
-          pack_columns<nr>(k, n, p.w + static_cast<ptrdiff_t>(k0) * p.n + n0, p.n, to);
+          pack_columns<nr>(k, n, p.w + static_cast<ptrdiff_t>(k0) * p.n + n0, p.n, to, static_cast<ptrdiff_t>(k) * nr);
       }
     }
   }
@@ -72,9 +74,12 @@ template <class V> struct Gemm {
   template <int width> static void pack_rows(int k, int rows, const T* from, ptrdiff_t stride, T* to) {
     constexpr int group = width < V::lanes ? power_of_two(width) : V::lanes;
     static_assert(group == V::lanes || group == width);
-    for (int i = 0; i < k; i += V::lanes)
-      for (int j = 0; j < width && j < up(rows, group); j += group) {
+    for (int j = 0; j < width && j < up(rows, group); j += group)
+      for (int i = 0; i < k; i += V::lanes) {
         V v[group];
+#pragma GCC unroll 16
+        for (int r = 0; r < group; ++r)
+          if (j + r < rows) __builtin_prefetch(from + (j + r) * stride + i + vectors_ahead * V::lanes);
 #pragma GCC unroll 16
         for (int r = 0; r < group; ++r)
           v[r] = j + r < rows ? load_part(from + (j + r) * stride + i, k - i, V::zero()) : V::zero();
@@ -101,16 +106,22 @@ template <class V> struct Gemm {
   /// Adjacent columns become panels of `width`. Few panels at a time, whole cache lines of each row: more would push
   /// each other out of the cache, since their distance is often a multiple of a page. Of the last panel, whole vectors
   /// are filled up with zeros.
-  template <int width> static void pack_columns(int k, int columns, const T* from, ptrdiff_t stride, T* to) {
+  template <int width>
+  static void pack_columns(int k, int columns, const T* from, ptrdiff_t stride, T* to, ptrdiff_t panel) {
     constexpr int together = width < V::lanes * nv ? 4 : 1;
-    const ptrdiff_t panel = static_cast<ptrdiff_t>(k) * width;
     for (; columns >= together * width; columns -= together * width, from += together * width, to += together * panel)
       for (int i = 0; i < k; ++i)
 #pragma GCC unroll 4
-        for (int p = 0; p < together; ++p)
+        for (int p = 0; p < together; ++p) {
+          __builtin_prefetch(from + (i + rows_ahead) * stride + p * width);
           copy<width>(from + i * stride + p * width, to + p * panel + static_cast<ptrdiff_t>(i) * width);
-    for (; columns >= width; columns -= width, from += width)
-      for (int i = 0; i < k; ++i, to += width) copy<width>(from + i * stride, to);
+        }
+    for (; columns >= width; columns -= width, from += width, to += panel)
+      for (int i = 0; i < k; ++i) {
+#pragma GCC unroll 4
+        for (int j = 0; j < width; j += V::lanes) __builtin_prefetch(from + (i + rows_ahead) * stride + j);
+        copy<width>(from + i * stride, to + static_cast<ptrdiff_t>(i) * width);
+      }
     if (columns > 0)
       for (int i = 0; i < k; ++i, to += width) {
         if constexpr (width % V::lanes == 0)
@@ -119,6 +130,14 @@ template <class V> struct Gemm {
         else
           for (int j = 0; j < width; ++j) to[j] = j < columns ? from[i * stride + j] : T(0);
       }
+  }
+
+  template <int width> static size_t panels_size(int rows, int n) {
+    return n > short_row ? static_cast<size_t>(rows) * static_cast<size_t>(up(n, width)) : 0;
+  }
+
+  template <int width> static void pack_panels(const Panels<T>& p) {
+    pack_columns<width>(p.rows, p.n, p.from, p.n, p.panels + static_cast<ptrdiff_t>(p.begin) * width, p.room * width);
   }
 
   template <int width> [[gnu::always_inline]] static void copy(const T* from, T* to) {
@@ -264,8 +283,7 @@ template <class V> struct Gemm {
     }
   }
 
-  /// Backward Dᵀ·X: the block of inputs is packed once and serves every loss; the sum is formed while its terms are
-  /// hot.
+  /// Backward Dᵀ·X: a panel of inputs serves every loss; the sum is formed while its terms are hot.
   static void weight_gradient(const WeightTile<T>& w, T* scratch) {
     const int step = depth(w.rows);
     for (int n0 = w.n_begin; n0 < w.n_end; n0 += nc)
@@ -273,34 +291,52 @@ template <class V> struct Gemm {
         weight_block(w, n0, least(nc, w.n_end - n0), k0, least(step, w.rows - k0), scratch);
   }
 
+  /// Some columns of a factor from one row on, and the way to the next row.
+  struct Columns {
+    const T* at;
+    ptrdiff_t step;
+  };
+
+  static Columns x_columns(const WeightTile<T>& w, ptrdiff_t row, int column) {
+    if (w.x_panels) return {w.x_panels + column * w.room + row * nr, nr};
+    return {w.x + row * w.n_in + column, w.n_in};
+  }
+
+  static Columns delta_columns(const WeightTile<T>& w, int stream, ptrdiff_t row, int column) {
+    if (w.delta_panels)
+      return {w.delta_panels + (static_cast<ptrdiff_t>(stream) * up(w.n_out, mr) + column) * w.room + row * mr, mr};
+    return {w.delta + stream * w.stream_stride + row * w.n_out + column, w.n_out};
+  }
+
   static void weight_block(const WeightTile<T>& w, int n0, int n, int k0, int k, T* scratch) {
-    T* const left = scratch;
-    T* const right = scratch + static_cast<ptrdiff_t>(mc) * kc;
-    const T* x = w.x + static_cast<ptrdiff_t>(k0) * w.n_in + n0;
-    // Short rows need no packing, but for the columns of x that do not fill their vectors.
-    const bool packs_left = w.n_out > short_row, packs_right = w.n_in > short_row;
-    const int loose = packs_right ? 0 : n / nr * nr;
-    pack_columns<nr>(k, n - loose, x + loose, w.n_in, right + static_cast<ptrdiff_t>(loose) * k);
+    // Of an x that is read as it lies, the columns that do not fill their vectors are packed.
+    const int loose = w.x_panels ? n : n / nr * nr;
+    if (loose < n) {
+      const Columns x = x_columns(w, k0, n0 + loose);
+      pack_columns<nr>(k, n - loose, x.at, x.step, scratch, 0);
+    }
     const bool completes = w.summed && w.last_chunk && k0 + k == w.rows;
     for (int m0 = w.m_begin; m0 < w.m_end; m0 += mc) {
       const int m = least(mc, w.m_end - m0);
       const ptrdiff_t at = static_cast<ptrdiff_t>(m0) * w.n_in + n0;
-      for (int s = 0; s < w.streams; ++s) {
-        const T* delta = w.delta + s * w.stream_stride + static_cast<ptrdiff_t>(k0) * w.n_out + m0;
-        if (packs_left) pack_columns<mr>(k, m, delta, w.n_out, left);
-        T* dw = w.grad[s] + w.offset + at;
+      for (int s = 0; s < w.streams; ++s)
         for (int j = 0; j < n; j += nr) {
           const int columns = least(nr, n - j);
-          const T* b = j < loose ? x + j : right + static_cast<ptrdiff_t>(j) * k;
-          for (int i = 0; i < m; i += mr)
-            choose<false>(least(mr, m - i), columns)({k, packs_left ? left + static_cast<ptrdiff_t>(i) * k : delta + i,
-                                                      1, packs_left ? mr : w.n_out, b, j < loose ? w.n_in : nr,
-                                                      dw + static_cast<ptrdiff_t>(i) * w.n_in + j, w.n_in, columns,
-                                                      nullptr, !w.first_chunk || k0 > 0, b});
-          if (completes && s + 1 == w.streams)
-            for (int i = 0; i < m; ++i) sum(w, at + static_cast<ptrdiff_t>(i) * w.n_in + j, columns);
+          const Columns b = j == loose ? Columns{scratch, nr} : x_columns(w, k0, n0 + j);
+          for (int i = 0; i < m; i += mr) {
+            const Columns a = delta_columns(w, s, k0, m0 + i);
+            // Fetched meanwhile: the next panel of x by the first tiles, the next panels of delta as they first come.
+            const T* ahead = b.at;
+            if (w.x_panels && i < nv * mr && j + nr < n)
+              ahead = x_columns(w, k0, n0 + j + nr).at + static_cast<ptrdiff_t>(i / mr) * V::lanes * k;
+            else if (w.delta_panels && j == 0 && i + mr < m)
+              ahead = delta_columns(w, s, k0, m0 + i + mr).at;
+            T* c = w.grad[s] + w.offset + at + static_cast<ptrdiff_t>(i) * w.n_in + j;
+            const Tile run = choose<false>(least(mr, m - i), columns);
+            run({k, a.at, 1, a.step, b.at, b.step, c, w.n_in, columns, nullptr, !w.first_chunk || k0 > 0, ahead});
+          }
+          if (completes && s + 1 == w.streams) sum(w, at + j, m, columns, w.n_in);
         }
-      }
     }
   }
 
@@ -309,7 +345,7 @@ template <class V> struct Gemm {
     constexpr int strip = 4 * V::lanes; // some cache lines of each row: rows lie far apart
     for (int j = b.n_begin; j < b.n_end; j += strip)
       for (int s = 0; s < b.streams; ++s) bias_strip(b, s, j, least(strip, b.n_end - j));
-    if (b.summed && b.last_chunk) sum(b, b.n_begin, b.n_end - b.n_begin);
+    if (b.summed && b.last_chunk) sum(b, b.n_begin, 1, b.n_end - b.n_begin, 0);
   }
 
   static void bias_strip(const BiasTile<T>& b, int stream, int begin, int n) {
@@ -322,24 +358,37 @@ template <class V> struct Gemm {
       total[v] = b.first_chunk || at >= n ? V::zero() : load_part(db + at, n - at, V::zero());
     }
     const T* delta = b.delta + stream * b.stream_stride + begin;
-    for (int r = 0; r < b.rows; ++r, delta += b.n_out) {
+    if (n == vectors * V::lanes)
+      for (int r = 0; r < b.rows; ++r, delta += b.n_out)
 #pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v)
-        if (const int at = v * V::lanes; at < n) total[v] = total[v] + load_part(delta + at, n - at, V::zero());
-    }
+        for (int v = 0; v < vectors; ++v) total[v] = total[v] + V::load(delta + v * V::lanes);
+    else
+      for (int r = 0; r < b.rows; ++r, delta += b.n_out)
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; ++v)
+          if (const int at = v * V::lanes; at < n) total[v] = total[v] + load_part(delta + at, n - at, V::zero());
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v)
       if (const int at = v * V::lanes; at < n) store_part(total[v], db + at, n - at);
   }
 
-  /// summed = Σ_s weight_s·grad_s over `count` numbers from `at`.
-  template <class Gradient> static void sum(const Gradient& g, ptrdiff_t at, int count) {
-    for (int j = 0; j < count; j += V::lanes, at += V::lanes) {
-      V total = V::broadcast(static_cast<T>(g.weight[0])) * load_part(g.grad[0] + g.offset + at, count - j, V::zero());
-      for (int s = 1; s < g.streams; ++s)
-        total = total +
-                V::broadcast(static_cast<T>(g.weight[s])) * load_part(g.grad[s] + g.offset + at, count - j, V::zero());
-      store_part(total, g.summed + at, count - j);
+  /// summed = Σ_s weight_s·grad_s over `columns` numbers of some rows of a matrix, the first at `at`.
+  template <class Gradient> static void sum(const Gradient& g, ptrdiff_t at, int rows, int columns, ptrdiff_t row) {
+    for (int s = 0; s < g.streams; ++s) {
+      const V weight = V::broadcast(static_cast<T>(g.weight[s]));
+      const T* from = g.grad[s] + g.offset + at;
+      T* to = g.summed + at;
+      for (int i = 0; i < rows; ++i, from += row, to += row) {
+        int j = 0;
+        for (; j + V::lanes <= columns; j += V::lanes) {
+          const V term = weight * V::load(from + j);
+          (s > 0 ? V::load(to + j) + term : term).store(to + j);
+        }
+        if (const int rest = columns - j; rest > 0) {
+          const V term = weight * load_part(from + j, rest, V::zero());
+          store_part(s > 0 ? load_part(to + j, rest, V::zero()) + term : term, to + j, rest);
+        }
+      }
     }
   }
 
