@@ -15,6 +15,7 @@ from .batch import checked_batch
 from .checks.assumptions import BLACK_BOX, LOGIT_ERROR, logit_warning
 from .checks.blackbox import Finding, GradientTests, Program, judge_gradient
 from .checks.blackbox.combination import combine
+from .checks.blackbox.kinks import flipped
 from .checks.blackbox.replay import Order, Replay, replays, restored
 from .checks.blackbox.variances import ForwardVariances
 from .checks.evidence import gather_evidence
@@ -267,12 +268,7 @@ def _warnings(program: Program, forward: ForwardVariances) -> tuple[str, ...]:
 
 def _moved(program: Program, head: str, finding: Finding, tests: GradientTests) -> Gradient:
     """The gradient of one loss, at the kinks as the judged gradient has them."""
-    here = program
-    if finding.flips:
-        flips = {v.layer.name: np.zeros(v.z.shape, dtype=bool) for v in program.visits()}
-        for flip in finding.flips:
-            flips[flip.layer][flip.sample, flip.unit] = True
-        here = Program(program.net, program.params, program.batch, flips, dtype=program.dtype)
+    here = flipped(program, finding.flips) if finding.flips else program
     gradient = here.backward({head: 1.0}).gradient
     return {name: gradient[name] for name in tests.names}
 

@@ -113,7 +113,7 @@ def _sign(z: F64, _: F64) -> F64:
     return np.zeros_like(z)
 
 
-def _softmax_variance(z: F64) -> tuple[F64, F64]:
+def softmax_variance(z: F64) -> tuple[F64, F64]:
     """p = softmax(z), and the variance of its evaluation by exp/sum or by exp(log-softmax), in units of u²/3.
 
     With m = z - max z and ℓ = log Σ exp m: rounding m, log p = m - ℓ and ℓ itself (m² + lp² + ℓ²), two exp, a log and
@@ -129,14 +129,14 @@ def _softmax_variance(z: F64) -> tuple[F64, F64]:
 
 
 def _softmax_cross_entropy(z: F64, y: F64) -> F64:
-    p, v = _softmax_variance(z)
+    p, v = softmax_variance(z)
     mass = y.sum(axis=1, keepdims=True)
     # Σy·p and y (smoothed: four roundings) before they are subtracted.
     return np.asarray(mass**2 * (v + (1.0 + y.shape[1] / 3.0) * p * p) + 4.0 * y * y)
 
 
 def _clipped_cross_entropy(z: F64, y: F64) -> F64:
-    p, v = _softmax_variance(z)
+    p, v = softmax_variance(z)
     mass = y.sum(axis=1, keepdims=True)
     # Two more divisions, and two more sums over the classes on the way back.
     return np.asarray(mass**2 * (v + (16.0 + y.shape[1]) * p * p) + 8.0 * y * y)

@@ -62,13 +62,13 @@ def judge_gradient(
     if not found:
         return finding("CONSISTENT", "every statistic lies within its limit")
     flips: tuple[Flip, ...] = ()
-    undecided = False
+    undecided, unmoved = False, truth
     if ambiguous_units(tests):
         flips, truth, undecided = resolve(tests, gradient, truth)
         found = tests.alarms(gradient, truth)
         if not found:
             return finding("CONSISTENT", "some units at a kink took its other side, as rounding allows", flips=flips)
-    left = _unexplained(tests, found, gradient, truth, replays())
+    left = _unexplained(tests, found, gradient, truth, unmoved, replays())
     alarms = tuple(alarm for alarm, _ in sorted(left, key=lambda pair: -pair[0].deviation))
     if not alarms:
         return finding("CONSISTENT", "correct replays in other orders deviate as much", flips=flips, replayed=True)
@@ -88,13 +88,14 @@ def _unexplained(
     found: list[tuple[Alarm, Projection | None]],
     gradient: Gradient,
     truth: Gradient,
+    unmoved: Gradient,
     replays: Sequence[Gradient],
 ) -> list[tuple[Alarm, Projection | None]]:
     settled = []
     for replay in replays:
-        own = truth
-        if tests.alarms(replay, truth) and ambiguous_units(tests):
-            _, own, _ = resolve(tests, replay, truth)
+        own = unmoved  # a replay takes its own side of every kink
+        if tests.alarms(replay, unmoved) and ambiguous_units(tests):
+            _, own, _ = resolve(tests, replay, unmoved)
         settled.append({n: replay[n] - own[n] for n in tests.names})
     left = []
     for alarm, test in found:

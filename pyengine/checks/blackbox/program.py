@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ...parameters import Parameters
 from ...reference import activation_and_derivative, dense_forward, loss_and_gradient
 from .curvature import LossCurvature, second_derivative
+from .loss_kinks import LossKinks, place
 
 if TYPE_CHECKING:
     from ...batch import Batch
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ...spec import Layer
 
 F64 = npt.NDArray[np.float64]
-Flips = Mapping[str, npt.NDArray[np.bool_]]
+Flips = Mapping[str, npt.NDArray[Any]]
 KINKED = {"relu", "leaky_relu", "elu"}
 
 
@@ -64,7 +65,8 @@ class Amplitudes:
 
 
 class Program:
-    """A network on one batch. ``flips`` marks units whose kink is taken on the other side, (batch, n_out) per layer."""
+    """A network on one batch. ``flips`` marks units whose kink is taken on the other side, (batch, n_out) per layer;
+    per :func:`place` of a loss, which share of the way to the other side is taken."""
 
     def __init__(
         self,
@@ -87,9 +89,16 @@ class Program:
             out, loss, given = visits[-1].h, net.heads[name].loss, batch.heads[name]
             self.losses[name], self.seeds[name] = loss_and_gradient(loss, out, given, self.dtype)
             self.curvature[name] = LossCurvature(loss, out, given, self.dtype)
+            if place(name) in self.flips:
+                kinks = self.loss_kinks(name)
+                self.seeds[name] = self.seeds[name] + kinks.change(self.flips[place(name)])
 
     def visits(self) -> list[Visit]:
         return [*self.trunk, *(visit for visits in self.heads.values() for visit in visits)]
+
+    def loss_kinks(self, head: str) -> LossKinks:
+        """Where the derivative of a head's loss jumps."""
+        return LossKinks(self.net.heads[head].loss, self.heads[head][-1].h, self.batch.heads[head], self.dtype)
 
     def _forward(self, layers: Sequence[Layer], h: F64) -> list[Visit]:
         visits = []
