@@ -15,8 +15,10 @@ Keras forms 1 - β₂ᵗ from a float32 β₂, which moves the very first step b
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from functools import wraps
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +41,49 @@ class State:
     slots: dict[str, Vector]
     slot_errors: dict[str, Vector]
     error: Vector
+
+
+BLOCK = 1 << 13
+"""Elements that a rule takes at a time: what it computes for them on the way stays in a core's own cache."""
+
+
+def _in_blocks(step: Callable[..., tuple[Vector, State]]) -> Callable[..., tuple[Vector, State]]:
+    """Rules are elementwise: many flat parameters are taken some at a time, with the same results."""
+
+    @wraps(step)
+    def stepped(
+        self: Any,
+        parameters: npt.ArrayLike,
+        gradient: npt.ArrayLike,
+        state: State,
+        *,
+        unit: float = 0.0,
+        gradient_error: npt.ArrayLike = 0.0,
+    ) -> tuple[Vector, State]:
+        p, g, dg = _vector(parameters), _vector(gradient), _vector(gradient_error)
+        flat = p.ndim == 1 and p.shape == g.shape == state.error.shape and dg.shape in ((), p.shape)
+        if not flat or p.size <= BLOCK:
+            return step(self, p, g, state, unit=unit, gradient_error=dg)
+        after, error = np.empty_like(p), np.empty_like(p)
+        slots = {name: np.empty_like(p) for name in state.slots}
+        slot_errors = {name: np.empty_like(p) for name in state.slots}
+        steps = state.steps
+        for start in range(0, p.size, BLOCK):
+            part = slice(start, start + BLOCK)
+            own = State(
+                state.steps,
+                {name: slot[part] for name, slot in state.slots.items()},
+                {name: slot[part] for name, slot in state.slot_errors.items()},
+                state.error[part],
+            )
+            moved = dg if dg.ndim == 0 else dg[part]
+            after[part], found = step(self, p[part], g[part], own, unit=unit, gradient_error=moved)
+            error[part], steps = found.error, found.steps
+            for name in state.slots:
+                slots[name][part], slot_errors[name][part] = found.slots[name], found.slot_errors[name]
+        return after, State(steps, slots, slot_errors, error)
+
+    return stepped
 
 
 class Rule(Protocol):
@@ -94,6 +139,7 @@ class Adam:
         """The state before the first step: both moments zero."""
         return _start(parameters, ("momentum", "velocity"))
 
+    @_in_blocks
     def step(
         self,
         parameters: npt.ArrayLike,
@@ -171,6 +217,7 @@ class AdamW:
         """The state before the first step: both moments zero."""
         return self._adam().start(parameters)
 
+    @_in_blocks
     def step(
         self,
         parameters: npt.ArrayLike,
@@ -218,6 +265,7 @@ class RMSprop:
         """The state before the first step: the mean square zero."""
         return _start(parameters, ("velocity",))
 
+    @_in_blocks
     def step(
         self,
         parameters: npt.ArrayLike,
@@ -285,6 +333,7 @@ class SGD:
         """The state before the first step: no momentum."""
         return _start(parameters, ("momentum",))
 
+    @_in_blocks
     def step(
         self,
         parameters: npt.ArrayLike,

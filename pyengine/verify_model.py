@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -164,7 +165,8 @@ def _stepped(report: Verification, done: Computation) -> Verification:
         losses=done.losses,
         flush_to_zero=done.flush_to_zero,
     )
-    return judged_step(report, done.step(), evidence)
+    gather = functools.partial(witnessed_evidence, sample_weight=done.sample_weight, flush_to_zero=done.flush_to_zero)
+    return judged_step(report, done.step(), evidence, gather)
 
 
 def _computed(model: Any, x: Any, targets: Any, losses: Any, loss_weights: Any, sample_weight: Any) -> Computation:

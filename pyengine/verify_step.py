@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from .checks.combination import check_combination
 from .checks.evidence import Evidence
+from .checks.hypotheses import Gather
 from .checks.ledger import check_ledger
 from .checks.standing import Standing, worst
 from .checks.update import check_update
@@ -14,8 +15,11 @@ from .verification import Verdict, Verification
 from .witnesses import Step
 
 
-def judged_step(report: Verification, step: Step, evidence: Evidence) -> Verification:
-    """The report with what the step shows. A step that does other than the losses call for makes it INCONSISTENT."""
+def judged_step(report: Verification, step: Step, evidence: Evidence, gather: Gather) -> Verification:
+    """The report with what the step shows. A step that does other than the losses call for makes it INCONSISTENT.
+
+    ``gather`` makes the evidence at other parameters, as ``evidence`` was made.
+    """
     ledger = check_ledger(step, evidence)
     found: list[tuple[Standing, str]] = []
     if ledger is not None:
@@ -27,7 +31,7 @@ def judged_step(report: Verification, step: Step, evidence: Evidence) -> Verific
             found.append(
                 (combination.standing, f"the applied gradient is: {combination.verdict}, {combination.reason}")
             )
-        update = check_update(step, evidence)
+        update = check_update(step, evidence, gather)
         found.append((update.standing, f"the weights moved by {update.rule}: {update.reason}"))
     notes = (*report.notes, *step.notes)
     report = replace(report, ledger=ledger, combination=combination, update=update, notes=notes)

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import json
-import sys
-import traceback
-import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from keras_script import Claims
 
 import pyengine as pe
 from pyengine import digits as packaged
 
-CLAIMS: dict[str, Callable[[], None]] = {}
+claim = Claims()
 BACKEND = keras.backend.backend()
 BATCH = 24
 layers = keras.layers
-
-
-def claim(function: Callable[[], None]) -> Callable[[], None]:
-    CLAIMS[function.__name__] = function
-    return function
 
 
 def digits() -> tuple[Any, dict[str, Any]]:
@@ -111,18 +103,5 @@ def a_stopped_gradient_shows_in_reach() -> None:
         assert report.combination.verdict == "cannot tell"
 
 
-def main(path: Path) -> None:
-    warnings.simplefilter("error")
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
-    found = {}
-    for name, function in CLAIMS.items():
-        try:
-            function()
-            found[name] = ""
-        except Exception:
-            found[name] = traceback.format_exc()
-    path.write_text(json.dumps(found), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    claim.run()

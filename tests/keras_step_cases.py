@@ -5,25 +5,17 @@ Run once a backend by ``keras_claims.py``, as ``keras_cases.py`` is.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import keras
-import keras_cases
 import numpy as np
 from keras_cases import BACKEND, CLIPS, batch, two_heads
+from keras_script import Claims
 
 import pyengine as pe
 from pyengine import demo
 
-CLAIMS: dict[str, Callable[[], None]] = {}
-
-
-def claim(function: Callable[[], None]) -> Callable[[], None]:
-    CLAIMS[function.__name__] = function
-    return function
+claim = Claims()
 
 
 class Custom(keras.Model):  # type: ignore[misc]
@@ -169,6 +161,37 @@ def regularizers_and_added_losses_stand_in_combination_and_ledger() -> None:
 
 
 @claim
+def a_regularizer_of_a_head_alone_leaves_the_shared_gradient_summed() -> None:
+    model = two_heads()
+    model.get_layer("ink").kernel_regularizer = keras.regularizers.L2(0.01)
+    model.get_layer("ink").kernel.regularizer = keras.regularizers.L2(0.01)
+    report = pe.verify(model, *batch())
+    assert (report.verdict, report.combination.verdict) == ("CERTIFIED", "summed"), report
+    assert list(report.combination.alpha) == ["digit", "ink"], report
+    assert [t.name for t in report.ledger.terms] == ["digit", "ink", "regularizers"], report
+
+
+@claim
+def a_regularizer_below_rounding_is_named_and_leaves_the_losses_summed() -> None:
+    report = pe.verify(two_heads(kernel_regularizer=keras.regularizers.L2(1e-9)), *batch())
+    assert (report.verdict, report.combination.verdict) == ("CERTIFIED", "summed"), report
+    assert "regularizers may be in it or not" in report.combination.reason, report
+
+
+@claim
+def a_regularizer_that_a_step_leaves_out_is_named() -> None:
+    question = two_heads(kernel_regularizer=keras.regularizers.L2(0.01))
+    model = Custom(question.inputs[0], question.outputs)
+    model.compile("adam", loss=["categorical_crossentropy", "mse"], loss_weights=[1.0, 0.5])
+    model.totals = (lambda digit, ink: digit + 0.5 * ink,)
+    x, targets = batch()
+    report = pe.verify(model, x, targets)
+    assert report.combination.verdict == "missing loss", report
+    assert "regularizers" in report.combination.reason, report
+    assert report.verdict == "INCONSISTENT", report
+
+
+@claim
 def every_option_of_the_optimizer_is_read() -> None:
     kinds = keras.optimizers
     for optimizer in (
@@ -209,5 +232,4 @@ def a_confidently_wrong_sample_is_shown_where_probabilities_are_clipped() -> Non
 
 
 if __name__ == "__main__":
-    keras_cases.CLAIMS = CLAIMS
-    keras_cases.main(Path(sys.argv[1]))
+    claim.run()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import pyengine as pe
+from pyengine.optimizers import BLOCK
 from pyengine.witnesses import UNIT
 
 STEPS = 5
@@ -202,3 +203,25 @@ def test_step_modifies_nothing() -> None:
 def test_hyperparameter_out_of_range_fails(make: Callable[[], Any], named: str) -> None:
     with pytest.raises(ValueError, match=f"`{named}`"):
         make()
+
+
+@pytest.mark.parametrize("rule", [pe.SGD(0.1, momentum=0.9, nesterov=True), pe.Adam(), pe.AdamW(), pe.RMSprop()])
+def test_many_parameters_are_stepped_as_each_of_them_alone(rule: Any) -> None:
+    size = 2 * BLOCK + 5
+    rng = np.random.default_rng(3)
+    p, g, dg = rng.normal(size=(3, size))
+    at, state = p, rule.start(p)
+    parts = [slice(0, BLOCK), slice(BLOCK, 2 * BLOCK), slice(2 * BLOCK, size)]
+    alone = [(p[part], rule.start(p[part])) for part in parts]
+    for _ in range(2):
+        at, state = rule.step(at, g, state, unit=2.0**-24, gradient_error=dg)
+        alone = [
+            rule.step(own, g[part], held, unit=2.0**-24, gradient_error=dg[part])
+            for (own, held), part in zip(alone, parts, strict=True)
+        ]
+    assert np.array_equal(at, np.concatenate([own for own, _ in alone]))
+    assert np.array_equal(state.error, np.concatenate([held.error for _, held in alone]))
+    assert state.steps == 2
+    for name, slot in state.slots.items():
+        assert np.array_equal(slot, np.concatenate([held.slots[name] for _, held in alone]))
+        assert np.array_equal(state.slot_errors[name], np.concatenate([held.slot_errors[name] for _, held in alone]))

@@ -3,6 +3,7 @@
 A framework is a file ``by_NAME.py`` with ``PACKAGES``, whose versions are recorded, perhaps ``STAND_IN``, which maps
 losses that it lacks to those that it takes instead, and
 ``verified(given, seed) -> pe.Verification``, which builds the network in the framework and hands it to ``pe.verify``.
+Keras has one backend a process: ``keras-jax`` is the file ``by_keras.py`` on that backend.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import datetime as dt
 import importlib
 import json
+import os
 import sys
 import time
 from collections import Counter
@@ -27,7 +29,10 @@ from .drawing import drawn
 
 FOLDER = Path(__file__).resolve().parent
 RESULT = FOLDER / "results.json"
-FRAMEWORKS = sorted(path.stem.removeprefix("by_") for path in FOLDER.glob("by_*.py"))
+BACKENDS = ("tensorflow", "jax", "torch")
+FRAMEWORKS = sorted(
+    {path.stem.removeprefix("by_") for path in FOLDER.glob("by_*.py")} - {"keras"} | {f"keras-{b}" for b in BACKENDS}
+)
 
 DESCRIPTION = """Random dense models, built in a framework as its users do and judged by pe.verify; every one must be
 CERTIFIED. Interrupt at any time: what is in the journal is not computed again."""
@@ -52,9 +57,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run_seeds(framework: str, seeds: range, path: Path) -> int:
     """Judge what the journal does not have yet; 1 if any model is not certified."""
-    route = importlib.import_module(f".by_{framework}", __package__)
-    done = journal.newest(path)
-    left = [seed for seed in seeds if (framework, str(seed)) not in done]
+    name, _, backend = framework.partition("-")
+    if backend:
+        os.environ["KERAS_BACKEND"] = backend
+    route = importlib.import_module(f".by_{name}", __package__)
+    done = {(record["framework"], record["case"]) for record in journal.read(path)}
+    left = [seed for seed in seeds if (framework, seed) not in done]
     wrong = 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, disable=not sys.stderr.isatty(), transient=True) as progress:
@@ -115,7 +123,8 @@ def counted(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 def summarise(journals: list[Path]) -> None:
     """Count journals into results.json; frameworks that they do not have stay as they are."""
-    records = [record for path in journals for record in journal.newest(path).values()]
+    newest = {(record["framework"], record["case"]): record for path in journals for record in journal.read(path)}
+    records = list(newest.values())
     found = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
     for framework in sorted({record["framework"] for record in records}):
         found[framework] = counted([record for record in records if record["framework"] == framework])

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from ..activations import ELU, GELU, Activation, GELUTanh, LeakyReLU, activation
 from ..errors import Unsupported, sentence
 from ..spec import Dense
@@ -206,17 +208,22 @@ def function_of(keras: Any, function: Any) -> Activation | str | None:
         ),
         None,
     )
-    return None if found is None else _with_options(found, options)
+    return None if found is None else _with_options(keras, found, options)
 
 
-def _with_options(name: str, options: Mapping[str, Any]) -> Activation | str | None:
+def _leaky(keras: Any, slope: Any) -> Activation:
+    """TensorFlow's operation keeps the slope in float32, whatever the dtype of its input."""
+    return LeakyReLU(float(np.float32(slope)) if keras.backend.backend() == "tensorflow" else float(slope))
+
+
+def _with_options(keras: Any, name: str, options: Mapping[str, Any]) -> Activation | str | None:
     if name == SOFTMAX:
         return SOFTMAX if options.get("axis", -1) == -1 else None
     if name == "gelu":
         # The function's default is the erf form; the operation's is the other, and carries it as an attribute.
         return GELUTanh() if options.get("approximate", False) else GELU()
     if name == "leaky_relu":
-        return LeakyReLU(float(options.get("negative_slope", 0.2)))
+        return _leaky(keras, options.get("negative_slope", 0.2))
     if name == "elu":
         return ELU(float(options.get("alpha", 1.0)))
     return activation(name) if not options else None
@@ -235,14 +242,14 @@ def _activation_of(keras: Any, step: Any) -> Activation | str | None:
         if kind == "ELU":
             return ELU(float(step.alpha))
         if kind == "LeakyReLU":
-            return LeakyReLU(float(step.negative_slope))
+            return _leaky(keras, step.negative_slope)
         if step.max_value is not None or step.threshold != 0.0:
             return None
-        return LeakyReLU(float(step.negative_slope)) if step.negative_slope else activation("relu")
+        return _leaky(keras, step.negative_slope) if step.negative_slope else activation("relu")
     if kind not in _OPERATIONS:
         return None
     names = ("axis", "approximate", "negative_slope", "alpha")
-    return _with_options(_OPERATIONS[kind], {n: getattr(step, n) for n in names if hasattr(step, n)})
+    return _with_options(keras, _OPERATIONS[kind], {n: getattr(step, n) for n in names if hasattr(step, n)})
 
 
 def _copies(keras: Any, step: Any) -> bool:

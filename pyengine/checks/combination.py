@@ -1,14 +1,15 @@
 """The combination: is the gradient G that the trunk received Σ α_k·g_k of the per-loss gradients, and with which α?
 
-G = Σ α_k·g_k is solved by least squares over the whole trunk, and over each shared tensor alone. With uncertainty U of
-G (the rounding spread of the losses under their weights, plus the roundings of reading G), every α_k comes with the
-interval α_k ± Σ_i |p_ki|·U_i, where p_k is row k of the pseudo-inverse: the farthest that α_k can move while G stays
-within U.
+G = Σ α_k·g_k is solved by least squares over the whole trunk, and over each shared tensor alone. Terms that are no
+losses, as regularizers, take part where they reach the trunk at all. With uncertainty U of G (the rounding spread of
+the losses under their weights, plus the roundings of reading G), every α_k comes with the interval
+α_k ± Σ_i |p_ki|·U_i, where p_k is row k of the pseudo-inverse: the farthest that α_k can move while G stays within U.
 
 The verdict follows from :func:`pyengine.checks.standing.standing`:
 
 1. If a per-loss gradient is no larger than its own spread, or an interval holds both the configured weight and zero,
-   the losses cannot be told apart at this batch: *cannot tell*.
+   the losses cannot be told apart at this batch: *cannot tell*. A term that is no loss, as a small regularizer, may
+   be as small as rounding; then the reason says so.
 2. The residual ‖G - Σ α_k·g_k‖ is compared with ‖U‖ and ‖G‖. Beyond: *not a combination*. Between: *cannot tell*.
 3. All configured weights within the intervals: *summed*.
 4. Otherwise the first pattern whose weights lie in all intervals: *averaged* (weights/K), *weights exchanged* (a
@@ -112,6 +113,8 @@ def check_combination(step: Step, evidence: Evidence) -> Combination:
     for name, one in step.added.items():
         # A term that is no loss is a gradient beside the others, of weight 1: a square, a factor and sums by framework.
         row = one.gradient.flat[:size]
+        if not row.any():
+            continue  # such as a regularizer of a head alone
         names.append(name)
         applied, engine = applied + row, engine + row
         jacobian, weights = np.vstack([jacobian, row]), np.append(weights, 1.0)
@@ -141,7 +144,7 @@ def check_combination(step: Step, evidence: Evidence) -> Combination:
         start, shape = layout.offsets[name], layout.shapes[name]
         tensors.append(fit(name, step.native[name], shape, slice(start, start + math.prod(shape))))
     trunk = fit("trunk", "all shared layers", (size,), slice(0, size))
-    verdict, reason, found = _judge(trunk, tensors, step.network, step.batch)
+    verdict, reason, found = _judge(trunk, tensors, step.network, step.batch, set(step.added))
     factor = likeliest_factor(alpha_of(trunk)) if verdict == "scaled" else None
     return Combination(verdict, reason, found, trunk, tuple(tensors), cosines(jacobian), factor)
 
@@ -169,11 +172,14 @@ def _solve(
     return found
 
 
-def _judge(trunk: Fit, tensors: list[Fit], net: Network, batch: int) -> tuple[str, str, Standing]:
+def _judge(trunk: Fit, tensors: list[Fit], net: Network, batch: int, added: set[str]) -> tuple[str, str, Standing]:
     alpha = list(trunk.alpha.values())
-    if any(
-        not math.isfinite(a.radius) or (a.holds(a.configured) and a.holds(0.0) and a.configured != 0.0) for a in alpha
-    ):
+    untold = [
+        name
+        for name, a in trunk.alpha.items()
+        if not math.isfinite(a.radius) or (a.holds(a.configured) and a.holds(0.0) and a.configured != 0.0)
+    ]
+    if not added.issuperset(untold):
         return "cannot tell", "the per-loss gradients are too small or too nearly parallel to be told apart", "between"
     by_residual = worst([trunk.standing, *(tensor.standing for tensor in tensors)])
     if by_residual == "beyond":
@@ -191,7 +197,8 @@ def _judge(trunk: Fit, tensors: list[Fit], net: Network, batch: int) -> tuple[st
         )
     configured = [a.configured for a in alpha]
     if _all_hold(alpha, configured):
-        return "summed", "the configured weights lie in every interval", "within"
+        small = f"; {' and '.join(untold)} may be in it or not, too small beside rounding" if untold else ""
+        return "summed", f"the configured weights lie in every interval{small}", "within"
     return pattern(trunk, worst([a.standing for a in alpha]), features_of(net), batch)
 
 

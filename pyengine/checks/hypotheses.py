@@ -61,8 +61,10 @@ class Replay:
 class Replayer:
     """Replays gradients, flat over all parameters, from where the step began."""
 
-    def __init__(self, step: Step, gather: Gather = gather_evidence) -> None:
+    def __init__(self, step: Step, evidence: Evidence | None = None, gather: Gather = gather_evidence) -> None:
         self.gather = gather
+        # By the losses that have stepped before, in their order.
+        self.found: dict[tuple[str, ...], Evidence] = {} if evidence is None else {(): evidence}
         self.step, self.layout = step, step.network.layout
         self.before = step.before.flat.astype(np.float64)
 
@@ -112,9 +114,9 @@ class Replayer:
             state = step.state if step.state is not None else step.optimizer.start(self.before)
         stepper = None if step.own is None else step.own()
         ruled, here, allowance = self.before, self.before, np.zeros_like(self.before)
-        for loss in order:
-            at = Parameters(self.layout, here.astype(step.before.dtype))
-            gradient, error = weighted(self.layout, self._evidence(at), {loss: step.network.heads[loss].weight})
+        for done, loss in enumerate(order):
+            seen = self._evidence(tuple(order[:done]), here)
+            gradient, error = weighted(self.layout, seen, {loss: step.network.heads[loss].weight})
             if step.clip is not None and not step.clip.inside:
                 gradient, error = clipped(step.clip, self.layout, gradient, error, step.unit)
             if stepper is not None:
@@ -133,8 +135,11 @@ class Replayer:
         cut = np.where(np.arange(self.before.size) < size, allowance, np.inf)
         return Replay(name, None if state is None else ruled, None if stepper is None else here, cut)
 
-    def _evidence(self, at: Parameters) -> Evidence:
-        return self.gather(self.step.network, at, self.step.x, self.step.targets)
+    def _evidence(self, stepped: tuple[str, ...], here: Vector) -> Evidence:
+        if stepped not in self.found:
+            at = Parameters(self.layout, here.astype(self.step.before.dtype))
+            self.found[stepped] = self.gather(self.step.network, at, self.step.x, self.step.targets)
+        return self.found[stepped]
 
 
 def weighted(layout: Layout, evidence: Evidence, weights: dict[str, float]) -> tuple[Vector, Vector]:
@@ -149,7 +154,7 @@ def weighted(layout: Layout, evidence: Evidence, weights: dict[str, float]) -> t
 
 def hypotheses(step: Step, evidence: Evidence, gather: Gather = gather_evidence) -> Iterator[Replay]:
     """Every hypothesis that applies to the step, the sum first."""
-    replay, layout = Replayer(step, gather), step.network.layout
+    replay, layout = Replayer(step, evidence, gather), step.network.layout
     weights = {name: head.weight for name, head in step.network.heads.items()}
     names, k = list(weights), len(weights)
     outside = step.clip if step.clip is not None and not step.clip.inside else None
