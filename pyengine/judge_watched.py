@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .checks.applied import Case, Surgery, explain_gradient
+from .checks.applied import Case, Surgery, applied_reach, explain_gradient
 from .checks.clipping import clipped
 from .checks.combination import Combination, check_combination
 from .checks.diagnosis import Diagnosis, diagnosis
 from .checks.evidence import Evidence, bounded_evidence
 from .checks.hypotheses import Gather, weighted
+from .checks.ledger import Ledger, check_ledger
 from .checks.standing import worst
 from .checks.update import Update, check_update
 from .engine import Network
@@ -24,15 +25,16 @@ from .report import formula
 from .runtime import info
 from .verification import Verdict, Verification
 from .watching import Arrays, Event, Twin, merged, state_of, stepper_of
-from .witnesses import Clip, Step
+from .witnesses import Clip, Log, Step
 
 
 class Batch(NamedTuple):
-    """Inputs, targets and weights of samples, as the engine takes them."""
+    """Inputs, targets and weights of samples, as the engine takes them; ``given`` is how the user gave them."""
 
     x: Array
     targets: Mapping[str, Array]
     sample_weight: Mapping[str, Array] | None = None
+    given: Any = None
 
 
 PROJECTED = "one step on the projected gradients"
@@ -40,16 +42,22 @@ PROJECTED = "one step on the projected gradients"
 
 @dataclass(frozen=True, eq=False)
 class Watched:
-    """The recorded steps and how the loop says that it works."""
+    """The recorded steps and how the loop says that it works.
+
+    ``gather`` finds the losses' gradients at parameters and a batch; ``refusal`` says why not by the engine, if so.
+    """
 
     framework: str
     twin: Twin
+    gather: Callable[[Parameters, Batch], Evidence]
     events: Sequence[Event]
     clip: Clip | None
     surgery: Surgery | None
     leftover: Arrays
     trainable: frozenset[str]
     outside: tuple[str, ...] = ()
+    log: Mapping[str, float] | None = None
+    refusal: str = ""
 
 
 def judge_watched(
@@ -61,47 +69,47 @@ def judge_watched(
     previous: Batch | None = None,
 ) -> Verification:
     """Judge the events as one training step on the batch."""
-    net = seen.twin.network
     said = [diagnosis("changed outside", names=", ".join(seen.outside))] if seen.outside else []
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
         whole = merged(seen.events)
         if whole is None:
             return _several(seen, batch, said)
         step = _step(seen, whole, batch, seen.leftover, previous)
-        evidence = _evidence(net, step.before, batch)
+        evidence = seen.gather(step.before, batch)
         case = Case(
             step=step,
             evidence=evidence,
-            micro=[_evidence(net, step.before, one) for one in micro],
+            micro=[seen.gather(step.before, one) for one in micro],
             sizes=[len(one.x) for one in micro],
             accumulation=accumulation,
             surgery=seen.surgery,
-            previous=None if previous is None else _evidence(net, step.before, previous),
+            previous=None if previous is None else seen.gather(step.before, previous),
             held=whole.held,
             given=frozenset(whole.gradient),
             frozen=frozenset(step.native.values()) - seen.trainable,
         )
         combination = _combination(case)
         candidate, found = explain_gradient(case, combination)
-        update = check_update(step, evidence, _gather(batch))
+        update = check_update(step, evidence, _gather(seen, batch, previous))
         if candidate is not None and candidate.found is None:
             combination, update = _as_intended(case, combination, update)
         if not update.applied.fits:
             found.append(diagnosis("wrong step", optimizer=update.optimizer))
-    return _verification(seen, step, combination, update, [*said, *found])
+        reach = applied_reach(case, candidate)
+        ledger = check_ledger(step, evidence)
+    report = _verification(seen, step, combination, update, [*said, *found], ledger)
+    return replace(report, reach=reach)
 
 
-def _evidence(net: Network, at: Parameters, batch: Batch) -> Evidence:
-    return bounded_evidence(net, at, batch.x, batch.targets, batch.sample_weight)
+def by_engine(net: Network) -> Callable[[Parameters, Batch], Evidence]:
+    """The engine's gradients with rigorous bounds."""
+    return lambda at, batch: bounded_evidence(net, at, batch.x, batch.targets, batch.sample_weight)
 
 
-def _gather(batch: Batch) -> Gather:
-    """Evidence for the update check: the weights of samples belong to this batch and no other."""
-
-    def gather(net: Network, at: Parameters, x: Array, targets: Mapping[str, Array]) -> Evidence:
-        return bounded_evidence(net, at, x, targets, batch.sample_weight if x is batch.x else None)
-
-    return gather
+def _gather(seen: Watched, *batches: Batch | None) -> Gather:
+    """Evidence for the update check: the weights of samples belong to their batch."""
+    known = {id(batch.x): batch for batch in batches if batch is not None}
+    return lambda _, at, x, targets: seen.gather(at, known.get(id(x), Batch(x, targets)))
 
 
 def _step(
@@ -129,6 +137,7 @@ def _step(
         leftover=left if left is not None and left.flat.any() else None,
         previous=None if previous is None else (previous.x, previous.targets),
         clip=seen.clip if seen.clip is not None else event.clip,
+        log=None if seen.log is None else Log(seen.log["loss"], {name: seen.log[name] for name in twin.network.heads}),
     )
 
 
@@ -166,11 +175,11 @@ def _several(seen: Watched, batch: Batch, said: list[Diagnosis]) -> Verification
     """Parameters were stepped more than once: what was each step taken on?"""
     events, first, last = seen.events, seen.events[0], seen.events[-1]
     net = seen.twin.network
-    start = _evidence(net, seen.twin.parameters(first.before), batch)
+    start = seen.gather(seen.twin.parameters(first.before), batch)
     labels, found, left = [], [], seen.leftover
     for event in events:
         step = _step(seen, event, batch, left)
-        here = _evidence(net, step.before, batch)
+        here = seen.gather(step.before, batch)
         labels.append(_label(step, here, start))
         if labels[-1] == "":
             case = Case(step=step, evidence=here, held=event.held, given=frozenset(event.gradient),
@@ -188,7 +197,7 @@ def _several(seen: Watched, batch: Batch, said: list[Diagnosis]) -> Verification
     step = replace(
         _step(seen, first, batch, {}), after=seen.twin.parameters(last.after), observed=False, clip=seen.clip
     )
-    return _verification(seen, step, None, check_update(step, start, _gather(batch)), [*said, *found])
+    return _verification(seen, step, None, check_update(step, start, _gather(seen, batch)), [*said, *found])
 
 
 def _label(step: Step, *evidences: Evidence) -> str:
@@ -206,16 +215,25 @@ def _label(step: Step, *evidences: Evidence) -> str:
 
 
 def _verification(
-    seen: Watched, step: Step, combination: Combination | None, update: Update, found: list[Diagnosis]
+    seen: Watched,
+    step: Step,
+    combination: Combination | None,
+    update: Update,
+    found: list[Diagnosis],
+    ledger: Ledger | None = None,
 ) -> Verification:
-    standings = [update.standing, *([] if combination is None else [combination.standing])]
+    findings = [finding for finding in (combination, update, ledger) if finding is not None]
+    standings = [finding.standing for finding in findings]
     who = seen.framework
     if found or worst(standings) == "beyond":
         verdict: Verdict = "INCONSISTENT"
         answer = " ".join(d.sentence for d in found) or f"{update.rule}: {update.reason}."
+        if ledger is not None and ledger.standing == "beyond":
+            answer += f" The reported losses are not those of the batch: {ledger.verdict}."
     elif worst(standings) == "between":
         verdict = "INCONCLUSIVE"
         doubts = [f.reason for f in (combination, update) if f is not None and f.standing == "between"]
+        doubts += ["the reported losses"] if ledger is not None and ledger.standing == "between" else []
         answer = f"Cannot tell: {'; '.join(doubts)}."
     else:
         verdict = "CONSISTENT"
@@ -235,4 +253,7 @@ def _verification(
         },
         native=step.native,
         diagnoses=tuple(found),
+        ledger=ledger,
+        refusal=seen.refusal,
+        not_judged={"stages": f"the engine did not take part: {seen.refusal}"} if seen.refusal else {},
     )

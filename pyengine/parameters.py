@@ -28,6 +28,20 @@ class Layout:
             shapes[f"{layer.name}.weight"] = (layer.n_out, layer.n_in)
             if layer.bias:
                 shapes[f"{layer.name}.bias"] = (layer.n_out,)
+        self._place(shapes)
+
+    @classmethod
+    def of(cls, shapes: Mapping[str, tuple[int, ...]]) -> Layout:
+        """The layout of arrays of any shapes, one after the other.
+
+        >>> Layout.of({"kernel": (3, 3, 1, 4), "scale": (4,)}).offsets
+        {'kernel': 0, 'scale': 36}
+        """
+        layout = cls(())
+        layout._place(dict(shapes))
+        return layout
+
+    def _place(self, shapes: dict[str, tuple[int, ...]]) -> None:
         self.shapes = shapes
         self.names = tuple(shapes)
         self.offsets: dict[str, int] = {}

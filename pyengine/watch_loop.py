@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from .adapters.computation import Computation, as_batch
 from .adapters.from_jax import JaxModel, is_module
 from .checks.applied import Surgery
-from .errors import sentence
-from .judge_watched import Batch, Watched, judge_watched
+from .errors import Unsupported, listing, sentence
+from .judge_watched import Batch, Watched, by_engine, judge_watched
+from .observation import Observation
+from .watch_observed import Given, Observe, Observed
 from .watching import Arrays, Event, Twin
 from .witnesses import Clip
 
@@ -33,6 +35,9 @@ class Recorder(Protocol):
     @property
     def notes(self) -> tuple[str, ...]: ...
     def read(self, x: Any, targets: Mapping[str, Any], sample_weight: Any = None) -> tuple[Twin, Computation]: ...
+    def observe(
+        self, at: Arrays, x: Any, targets: Mapping[str, Any], sample_weight: Any, refusal: str
+    ) -> Observation: ...
     def start(self) -> None: ...
     def stop(self) -> None: ...
     def finish(self) -> None: ...
@@ -128,6 +133,7 @@ added?.'
         accumulation: int | None = None,
         sample_weight: Any = None,
         after: Any = None,
+        log: Mapping[str, float] | None = None,
     ) -> Verification:
         """Judge the recorded steps as one training step on the batch ``x``, ``targets``.
 
@@ -135,7 +141,11 @@ added?.'
         of an accumulation window, and ``accumulation`` is the window that the loop divides by (default: their number).
         ``step`` chooses one optimizer step where the block had several batches; ``previous`` is the batch before;
         ``sample_weight`` is as for ``fit`` (Keras only), ``after`` the pytree of parameters after the last step (JAX
-        only, where a step leaves no trace of them).
+        only, where a step leaves no trace of them). ``log`` is what the loop reported for the batch: the total under
+        ``"loss"`` and every unweighted loss under its name; ``ledger`` of the report holds it against the batch.
+
+        Where the engine does not know the model, its own framework's gradients take the place of the engine's, with
+        bounds that are measured (:mod:`pyengine.checks.measured`).
 
         Raises ``ValueError`` where no step was seen and for arrays that do not suit the model.
         """
@@ -162,32 +172,64 @@ added?.'
             states = [self._start, *(a for event in events for a in (event.before, event.after)), self._end]
             for left, right in zip(states[::2], states[1::2], strict=True):
                 outside += [name for name in left if name in right and (left[name] != right[name]).any()]
-        twin, done = self._recorder.read(*_whole(x, targets), sample_weight)
+        whole = Given(*_whole(x, targets), sample_weight)
+        parts = [Given(a, b) for a, b in zip(x, targets, strict=True)] if _cut(x) else []
+        ahead = None if previous is None else Given(*previous)
+        refusal = ""
+        try:
+            twin, batch = self._read(whole)
+            micro = [self._read(part)[1] for part in parts]
+            past = None if ahead is None else self._read(ahead)[1]
+            gather = by_engine(twin.network)
+        except Unsupported as error:
+            refusal = str(error)
+            observed = Observed(self._observe(refusal), events[0].before, parts or [whole])
+            twin, batch, gather = observed.twin, observed.batch(parts or [whole]), observed.gather
+            micro = [observed.batch([part]) for part in parts]
+            past = None if ahead is None else observed.batch([ahead])
+        _require_log(log, list(twin.network.heads))
         report = judge_watched(
             Watched(
-                framework=done.framework,
+                framework=self._recorder.framework,
                 twin=twin,
+                gather=gather,
                 events=events,
                 clip=self._clip,
                 surgery=self._surgery,
                 leftover=earlier,
                 trainable=self._recorder.trainable(),
                 outside=tuple(dict.fromkeys(outside)),
+                log=log,
+                refusal=refusal,
             ),
-            _batch(done),
-            micro=[_batch(self._recorder.read(a, b)[1]) for a, b in zip(x, targets, strict=True)] if _cut(x) else [],
+            batch,
+            micro=micro,
             accumulation=accumulation,
-            previous=None if previous is None else _batch(self._recorder.read(*previous)[1]),
+            previous=past,
         )
         return replace(report, notes=(*report.notes, *self._recorder.notes))
+
+    def _read(self, given: Given) -> tuple[Twin, Batch]:
+        twin, done = self._recorder.read(*given)
+        return twin, Batch(done.x, done.targets, done.sample_weight)
+
+    def _observe(self, refusal: str) -> Observe:
+        return lambda at, given: self._recorder.observe(at, *given, refusal)
 
 
 def _cut(x: Any) -> bool:
     return isinstance(x, (list, tuple))
 
 
-def _batch(done: Computation) -> Batch:
-    return Batch(done.x, done.targets, done.sample_weight)
+def _require_log(log: Any, names: list[str]) -> None:
+    if log is None:
+        return
+    missing = [name for name in ("loss", *names) if not isinstance(log, Mapping) or name not in log]
+    if missing:
+        raise ValueError(
+            sentence("log", got=f"lacks {listing(missing)}", expected="'loss', the total, and every loss by its name",
+                     remedy="Pass the numbers that the loop reported for this batch.")
+        )  # fmt: skip
 
 
 def _whole(x: Any, targets: Any) -> tuple[Any, Mapping[str, Any]]:

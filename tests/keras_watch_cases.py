@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import keras
-import keras_cases
 import numpy as np
 from keras_cases import BACKEND, batch, two_heads
+from keras_script import Claims
 from refusals import refused
 
 import pyengine as pe
 
-CLAIMS: dict[str, Callable[[], None]] = {}
+claim = Claims()
 LOSSES = {"digit": keras.losses.CategoricalCrossentropy(), "ink": keras.losses.MeanSquaredError()}
-
-
-def claim(function: Callable[[], None]) -> Callable[[], None]:
-    CLAIMS[function.__name__] = function
-    return function
 
 
 def rows(targets: dict[str, Any]) -> list[Any]:
@@ -192,6 +185,27 @@ def loss_scaling_is_seen_through() -> None:
 
 
 @claim
+def a_convolution_with_batch_norm_and_a_regularizer_is_judged_by_keras_alone() -> None:
+    keras.utils.set_random_seed(0)
+    layers, (x, targets) = keras.layers, batch()
+    pixels = keras.Input((12,))
+    h = layers.Conv1D(4, 3, kernel_regularizer="l2", name="conv")(layers.Reshape((12, 1))(pixels))
+    h = layers.Flatten()(layers.ReLU()(layers.BatchNormalization(name="norm")(h)))
+    model = keras.Model(pixels, [layers.Dense(5, "softmax", name="digit")(h), layers.Dense(2, name="ink")(h)])
+    model.compile("adam", loss=["categorical_crossentropy", "mse"], loss_weights=[1.0, 0.5])
+    with pe.watch(model) as seen:
+        model.train_on_batch(x, rows(targets))
+    given = dict(zip(("digit", "ink"), rows(targets), strict=True))
+    report = seen.report(x, given)
+    expect(report)
+    assert (report.combination.verdict, report.update.verdict) == ("summed", "summed"), report
+    assert report.reach["regularizers"]["trunk.conv/kernel"] == "reached", report.reach
+    with pe.watch(model, LOSSES, loss_weights={"digit": 0.5, "ink": 1.0}) as seen:
+        model.train_on_batch(x, rows(targets))
+    expect(seen.report(x, given), "weights exchanged")
+
+
+@claim
 def what_cannot_be_watched_fails() -> None:
     model = two_heads()
     refused(lambda: pe.watch(model, loss_weights={"ink": 2.0}), ValueError, "loss_weights", "without losses")
@@ -210,5 +224,4 @@ def what_cannot_be_watched_fails() -> None:
 
 
 if __name__ == "__main__":
-    keras_cases.CLAIMS = CLAIMS
-    keras_cases.main(Path(sys.argv[1]))
+    claim.run()

@@ -49,6 +49,7 @@ ORDER = (
     "adapters",
     "verify_model",
     "judge_watched",
+    "watch_observed",
     "watch_loop",
     "digits",
     "expectations",

@@ -162,6 +162,32 @@ def test_modules_of_flax_and_equinox_are_watched_by_their_own_pytrees() -> None:
     assert report.diagnoses[0].sentence.startswith("Every configured weight is multiplied by 2")
 
 
+def test_a_convolution_is_judged_by_jax_alone() -> None:
+    p, (x, targets) = {"conv": jnp.ones((3,)) / 3.0, **params()}, batch()
+
+    def convolved(p: Any, x: Any) -> Any:
+        return apply(p, jax.vmap(lambda row: jnp.convolve(row, p["conv"], mode="same"))(x))
+
+    def total_of(p: Any, weights: dict[str, float]) -> Any:
+        out = convolved(p, x)
+        digit = optax.softmax_cross_entropy_with_integer_labels(out["digit"], targets["digit"]).mean()
+        return weights["digit"] * digit + weights["ink"] * jnp.mean((out["ink"] - targets["ink"]) ** 2)
+
+    for weights, verdict in ((WEIGHTS, "CONSISTENT"), ({"digit": 1.0, "ink": 0.0}, "INCONSISTENT")):
+        with pe.watch(pe.JaxModel(convolved, p), LOSSES, optax.adam(1e-2), {"ink": 0.5}) as seen:
+
+            @jax.jit
+            def step(p: Any, state: Any, weights: Any = weights, seen: Any = seen) -> Any:
+                updates, state = seen.optimizer.update(jax.grad(total_of)(p, weights), state, p)
+                return optax.apply_updates(p, updates)
+
+            after = step(p, seen.optimizer.init(p))
+        report = seen.report(x, targets, after=after)
+        assert report.verdict == verdict, report
+        assert report.refusal
+    assert report.diagnoses[0].name == "missing loss", report
+
+
 def test_what_cannot_be_watched_fails() -> None:
     model, optimizer = pe.JaxModel(apply, params()), optax.sgd(0.1)
     refused(lambda: pe.watch(model, LOSSES, "adam"), TypeError, "optimizer", "is str")

@@ -65,3 +65,11 @@ def refuse_end(after: Any) -> None:
         sentence("after", got=f"is {type(after).__name__}", expected="nothing, as the model holds its parameters",
                  remedy="Leave it out; it is for functional steps of JAX.")
     )  # fmt: skip
+
+
+def at_random(refusal: str) -> ValueError:
+    """The refusal of a model whose forward pass draws at random: what the watched step drew is not known."""
+    return ValueError(
+        sentence("model", got=f"draws at random, as dropout does, and the engine does not know it ({refusal})",
+                 expected="the same numbers in every pass", remedy="Watch a step with dropout off.")
+    )  # fmt: skip

@@ -20,11 +20,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import listing, sentence
+from ..observation import Observation
 from ..parameters import Array
 from ..watching import Arrays, Event, Twin
 from .computation import Computation, require_no_weights
-from .from_jax import is_module, load, pure
+from .from_jax import JaxModel, is_module, load, pure
 from .jax_losses import engine_target
+from .jax_observed import observe
 from .jax_reading import read
 
 
@@ -110,6 +112,13 @@ class Recorder:
         )
         transposed = frozenset(name for name in network.layout.names if found.parameter(name)[1])
         return Twin(network, native, transposed), done
+
+    def observe(self, at: Arrays, x: Any, targets: Any, sample_weight: Any, refusal: str) -> Observation:
+        """The model at other parameters, by JAX alone."""
+        require_no_weights(sample_weight)
+        given = pure(self.model)
+        model = JaxModel(given.apply, self.placed(given.params, at))
+        return observe(model, x, targets, self.losses, self.loss_weights, refusal)
 
     def start(self) -> None:
         self._first = self._named(pure(self.model).params)

@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 
 from ..errors import listing, sentence
+from ..observation import Observation
 from ..optimizers import Rule
 from ..parameters import Array
 from ..watching import Arrays, Event, Twin
 from ..witnesses import Clip
-from .computation import Computation, refuse_end
+from .computation import Computation, at_random, refuse_end
 from .keras_backend import array_of, load, versions
 from .keras_hearing import Clock, Ear, Heard, TrainFunction
 from .keras_model import batch_of, subject_of
+from .keras_observed import observe
 from .keras_rule import rule_of
 
 
@@ -81,6 +83,25 @@ class Recorder:
         )
         transposed = frozenset(name for name in subject.native if name.endswith(".weight"))
         return Twin(subject.network, subject.native, transposed), done
+
+    def observe(self, at: Arrays, x: Any, targets: Any, sample_weight: Any, refusal: str) -> Observation:
+        """The model at other values of its variables, by Keras alone; everything is put back."""
+        model = self.model
+        if any(getattr(layer, "seed_generator", None) is not None for layer in model._flatten_layers()):
+            raise at_random(refusal)
+        held = {variable.path: variable for variable in model.trainable_variables}
+        kept = {path: array_of(self.keras, variable) for path, variable in held.items()}
+        own = getattr(model, "_compile_loss", None), model.compiled
+        try:
+            for path, variable in held.items():
+                variable.assign(at[path])
+            if self.objective is not None:
+                model._compile_loss, model.compiled = self.objective, True
+            return observe(model, x, targets, sample_weight, refusal)
+        finally:
+            model._compile_loss, model.compiled = own
+            for path, variable in held.items():
+                variable.assign(kept[path])
 
     def start(self) -> None:
         self._start = self.values()

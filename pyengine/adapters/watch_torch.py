@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from ..observation import Observation
 from ..optimizers import SGD, Adam, AdamW, RMSprop, Rule
 from ..parameters import Array
 from ..watching import Arrays, Event, Twin
-from .computation import Computation, refuse_end, require_no_weights
+from .computation import Computation, at_random, refuse_end, require_no_weights
 from .from_torch import load
 from .torch_model import compute
+from .torch_observed import observe
 
 
 class Recorder:
@@ -42,6 +44,18 @@ class Recorder:
         require_no_weights(sample_weight)
         done = compute(self.model, x, targets, self.losses, self.loss_weights)
         return Twin(done.network, done.native), done
+
+    def observe(self, at: Arrays, x: Any, targets: Mapping[str, Any], sample_weight: Any, refusal: str) -> Observation:
+        """The module at other parameters, by autograd alone; the module itself is left alone."""
+        require_no_weights(sample_weight)
+        torch, model = load(), copy.deepcopy(self.model)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(torch.as_tensor(np.array(at[name])))
+        seen, again = (observe(model, x, targets, self.losses, self.loss_weights, refusal, seed) for seed in (0, 1))
+        if seen.losses != again.losses:
+            raise at_random(refusal)
+        return seen
 
     def start(self) -> None:
         for i, optimizer in enumerate(self.optimizers):

@@ -24,6 +24,7 @@ from .combination import Combination
 from .diagnosis import Diagnosis, diagnosis
 from .evidence import Evidence
 from .hypotheses import weighted
+from .reach import Reach
 from .surgery import Uncertain, pcgrad
 
 Vector = npt.NDArray[np.float64]
@@ -123,6 +124,22 @@ def _reached(case: Case) -> tuple[npt.NDArray[np.bool_], list[Diagnosis]]:
     return mask, [diagnosis(kind, names=", ".join(names)) for kind, names in missing.items() if names]
 
 
+def applied_reach(case: Case, candidate: Candidate | None) -> Reach:
+    """Loss -> parameter -> ``"reached"``, ``"untouched"``, or ``"detached"`` where the loss reaches the parameter and
+    the gradient that was applied has nothing of it."""
+    missing = candidate.found.about if candidate is not None and candidate.found is not None else ""
+    found: Reach = {}
+    for loss, gradient in case.evidence.gradients.items():
+        found[loss] = dict.fromkeys(case.step.network.layout.names, "untouched")
+        for name, part in gradient.items():
+            if not (np.abs(part) > case.evidence.spread[loss][name]).any():
+                continue
+            shared = name.startswith("trunk.")
+            gone = not (case.step.gradient[name] != 0.0).any() or (shared and missing == loss)
+            found[loss][name] = "detached" if gone and case.step.native[name] not in case.frozen else "reached"
+    return found
+
+
 def intended(case: Case) -> Uncertain:
     """The gradient that the losses, weights, surgery and clipping call for."""
     total = next(_sums(case))
@@ -198,7 +215,7 @@ def _deviations(case: Case) -> Iterator[tuple[Diagnosis, Uncertain]]:
         for gone in names:
             also = _also(case, gone)
             yield (
-                diagnosis("missing loss", loss=repr(gone), also=also),
+                diagnosis("missing loss", loss=repr(gone), also=also, about=gone),
                 case.of({name: 0.0 if name == gone else w for name, w in weights.items()}),
             )
         for exchanged in _exchanges(weights):
@@ -206,6 +223,7 @@ def _deviations(case: Case) -> Iterator[tuple[Diagnosis, Uncertain]]:
             yield diagnosis("weights exchanged", found=found), case.of(exchanged)
     for scale in LOSS_SCALES:
         yield diagnosis("not unscaled", scale=scale), (scale * total[0], scale * total[1])
+        yield diagnosis("unscaled too often", scale=scale), (total[0] / scale, total[1] / scale)
 
 
 def _windows(case: Case) -> Iterator[tuple[Diagnosis, Uncertain]]:

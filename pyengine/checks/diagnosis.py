@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One finding about a training step. ``name`` is fixed and short, ``sentence`` has the numbers of the case."""
+    """One finding about a training step. ``name`` is fixed and short, ``sentence`` has the numbers of the case;
+    ``about`` is the loss that it concerns, if it is about one."""
 
     name: str
     sentence: str
     remedy: str
+    about: str = ""
 
     def __str__(self) -> str:
         return f"{self.name}: {self.sentence} {self.remedy}"
@@ -78,6 +80,10 @@ _TEXTS = {
         "The gradients are still multiplied by the loss scale {scale:g}.",
         "Step through scaler.step(optimizer), or divide by the scale first.",
     ),
+    "unscaled too often": (
+        "The gradients are divided by the loss scale {scale:g} once more than the loss was multiplied by it.",
+        "Scale the loss before backward(), by scaler.scale(loss) or optimizer.scale_loss(loss), and unscale once.",
+    ),
     "not clipped": (
         "The gradient was not clipped, although its norm is {norm:.6g} and the limit {limit:g}.",
         "Clip after backward() and before step().",
@@ -141,7 +147,7 @@ _TEXTS = {
 }
 
 
-def diagnosis(name: str, **numbers: object) -> Diagnosis:
+def diagnosis(name: str, *, about: str = "", **numbers: object) -> Diagnosis:
     """The finding of that name, its texts filled in.
 
     >>> print(diagnosis("averaged", count=2))
@@ -149,4 +155,4 @@ def diagnosis(name: str, **numbers: object) -> Diagnosis:
 Add the weighted losses instead of averaging them, or configure the weights that you mean.
     """
     sentence, remedy = _TEXTS[name]
-    return Diagnosis(name, sentence.format(**numbers), remedy.format(**numbers))
+    return Diagnosis(name, sentence.format(**numbers), remedy.format(**numbers), about)

@@ -47,21 +47,6 @@ def by_samples(world: World) -> None:
     world.optimizer.step()
 
 
-def not_zeroed(world: World) -> None:
-    x, targets = world.data[1]
-    world.total(x, targets).backward()  # the batch before; its step is not what is watched
-    world.total().backward()
-    world.optimizer.step()
-
-
-def zeroed(world: World) -> None:
-    x, targets = world.data[1]
-    world.total(x, targets).backward()
-    world.optimizer.zero_grad()
-    world.total().backward()
-    world.optimizer.step()
-
-
 def never_zeroed(world: World) -> None:
     for x, targets in (world.data[1], world.data[0]):
         world.total(x, targets).backward()
@@ -99,19 +84,12 @@ def replicas(world: World, average: bool) -> None:
 BUGS = [
     Bug("the window's gradients are added, not averaged", "https://github.com/fastai/fastai/issues/3023",
         "accumulation not divided", lambda w: accumulate(w, 1), lambda w: accumulate(w, 3), told=window),
-    Bug("a model that ignores the count of items: the loss grows with the window",
-        "https://github.com/huggingface/transformers/issues/37766",
-        "accumulation not divided", lambda w: accumulate(w, 1), lambda w: accumulate(w, 3), told=window),
     Bug("the loss is divided by the window, and once more by the trainer",
         "https://github.com/huggingface/transformers/pull/35210",
         "accumulation divided twice", lambda w: accumulate(w, 9), lambda w: accumulate(w, 3), told=window),
     Bug("the last window is short, but divided by the full length", "https://github.com/modelscope/ms-swift/pull/10084",
         "partial window", lambda w: accumulate(w, 4), lambda w: accumulate(w, 3),
         told=lambda w: {**window(w), "accumulation": 4}),
-    Bug("what is left at the end of an epoch is divided by the full window",
-        "https://github.com/jingyaogong/minimind/issues/749",
-        "partial window", lambda w: accumulate(w, 8), lambda w: accumulate(w, 3),
-        told=lambda w: {**window(w), "accumulation": 8}),
     Bug("micro-batches of different sizes, each averaged by itself",
         "https://github.com/huggingface/transformers/pull/34191", "mean of means", means_of_means, by_samples,
         told=uneven),
@@ -125,7 +103,4 @@ BUGS = [
     Bug("data-parallel workers average what was already divided by the global batch",
         "https://github.com/kubeflow/pytorch-operator/issues/122",
         "averaged", lambda w: replicas(w, True), lambda w: replicas(w, False)),
-    Bug("a loss that is a sum needs a sum over the workers; DDP averages",
-        "https://github.com/pytorch/pytorch/issues/37359", "averaged",
-        lambda w: replicas(w, True), lambda w: replicas(w, False)),
 ]  # fmt: skip

@@ -65,16 +65,6 @@ def clipped(world: World, order: str) -> None:
     world.optimizer.zero_grad()
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
     norm = torch.nn.utils.clip_grad_norm_
-    if order == "each":
-        parts = []
-        for name in world.losses:
-            world.optimizer.zero_grad()
-            (WEIGHTS[name] * world.values()[name]).backward()
-            norm(world.model.parameters(), 0.1)
-            parts.append(flat(list(world.model.parameters())))
-        put(list(world.model.parameters()), sum(parts))
-        world.optimizer.step()
-        return
     scaler.scale(world.total()).backward()
     if order == "unscaled first":
         scaler.unscale_(world.optimizer)
@@ -89,6 +79,16 @@ def still_scaled(world: World) -> None:
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
     scaler.scale(world.total()).backward()
     world.optimizer.step()  # not through the scaler
+
+
+def unscaled_twice(world: World) -> None:
+    """The wrapper of the optimizer and the optimizer inside are two objects to the scaler."""
+    world.optimizer.zero_grad()
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    scaler.scale(world.total()).backward()
+    outer = torch.optim.SGD(world.model.parameters(), lr=0.0)
+    scaler.unscale_(outer)
+    scaler.step(world.optimizer)
 
 
 def plain(world: World) -> None:
@@ -109,9 +109,6 @@ BUGS = [
     Bug("PCGrad after one backward() of the total",
         "https://github.com/KanishJebaMathewM/Truxify/issues/11390", "surgery without effect", on_the_sum, right,
         **PROJECTED),
-    Bug("projection over parameters instead of tasks: the sum goes through",
-        "https://github.com/KanishJebaMathewM/Truxify/issues/12340", "surgery without effect", on_the_sum, right,
-        **PROJECTED),
     Bug("heads count among the shared parameters", "https://github.com/WeiChengTseng/Pytorch-PCGrad/issues/1",
         "surgery over heads", all_parameters, right, **PROJECTED),
     Bug("reduction='sum' is ignored, the projections are averaged",
@@ -119,12 +116,10 @@ BUGS = [
         lambda w: pcgrad(w, list(w.model.trunk.parameters()), 0.5), right, **PROJECTED),
     Bug("clipped before unscaling", "https://github.com/Lightning-AI/pytorch-lightning/issues/9599",
         "clipped before unscaling", lambda w: clipped(w, "scaled"), lambda w: clipped(w, "unscaled first"), **CLIPPED),
-    Bug("clipped before unscaling, in another trainer", "https://github.com/milesial/Pytorch-UNet/issues/468",
-        "clipped before unscaling", lambda w: clipped(w, "scaled"), lambda w: clipped(w, "unscaled first"), **CLIPPED),
-    Bug("the step goes past the scaler", "https://github.com/NVIDIA/apex/issues/56", "not unscaled", still_scaled,
-        plain),
-    Bug("each loss is clipped by itself", "https://github.com/NVIDIA/apex/issues/56", "clipped before the sum",
-        lambda w: clipped(w, "each"), lambda w: clipped(w, "unscaled first"), **CLIPPED),
+    Bug("optimizer.step() beside the scaler's", "https://github.com/IAHispano/Applio/pull/860", "not unscaled",
+        still_scaled, plain),
+    Bug("the gradients are unscaled twice", "https://github.com/huggingface/accelerate/pull/115", "unscaled too often",
+        unscaled_twice, plain),
     Bug("clipping is forgotten where gradients are accumulated", "https://github.com/huggingface/accelerate/issues/641",
         "not clipped", lambda w: clipped(w, "never"), lambda w: clipped(w, "unscaled first"), **CLIPPED),
 ]  # fmt: skip

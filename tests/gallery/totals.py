@@ -29,18 +29,9 @@ def rewrapped(world: World) -> None:
     step(world, values["digit"] + 0.5 * torch.tensor(values["ink"].item()))
 
 
-def exchanged(world: World) -> None:
-    values = world.values()
-    step(world, 0.5 * values["digit"] + values["ink"])
-
-
 def averaged(world: World) -> None:
     values = world.values()
     step(world, torch.stack([WEIGHTS[name] * value for name, value in values.items()]).mean())
-
-
-def summed_over_the_batch(world: World) -> None:
-    step(world, world.total() * len(world.x))
 
 
 def scaled_trunk(world: World) -> None:
@@ -60,21 +51,9 @@ def stale(world: World) -> None:
     world.optimizer.step()
 
 
-def frozen_by_no_grad(world: World) -> None:
-    with torch.no_grad():
-        h = world.model.trunk(world.x)
-    digit = world.losses["digit"](world.model.digit(h), world.targets["digit"])
-    step(world, digit + 0.5 * world.losses["ink"](world.model.ink(h), world.targets["ink"]))
-
-
 def in_turn(world: World) -> None:
     for name in world.losses:
         step(world, WEIGHTS[name] * world.values()[name])
-
-
-def weights_lost(world: World) -> None:
-    values = world.values()
-    step(world, values["digit"] + values["ink"])
 
 
 def without_head(world: World) -> Any:
@@ -110,25 +89,17 @@ BUGS = [
         right),
     Bug("a loss is rewrapped as a new tensor", "https://github.com/guopengf/FL-MRCM/issues/10", "missing loss",
         rewrapped, right),
-    Bug("weights listed in another order than the losses", "https://github.com/keras-team/keras/issues/20294",
-        "weights exchanged", exchanged, right),
     Bug("the losses are averaged although a sum is meant",
         "https://discuss.pytorch.org/t/training-a-network-with-multiple-heads/50679", "averaged", averaged, right),
-    Bug("a mean is taken for a sum over the batch", "https://github.com/keras-team/keras/issues/18818", "scaled",
-        summed_over_the_batch, right),
     Bug("the shared parameters' gradient is scaled away", "https://github.com/facebookresearch/fairchem/pull/283",
         "scaled", scaled_trunk, right),
     Bug("step() before this batch's backward()",
         "https://discuss.pytorch.org/t/how-are-optimizer-step-and-loss-backward-related/7350/14", "previous batch",
         stale, right,
         told=lambda w: {"x": w.x, "targets": w.targets, "previous": w.data[1]}),
-    Bug("the trunk runs under no_grad()", "https://github.com/pytorch/pytorch/issues/60844", "no gradient",
-        frozen_by_no_grad, right),
     Bug("one step per loss instead of one on the sum",
         "https://discuss.pytorch.org/t/multi-task-learning-whats-the-difference-between-jointly-backward-and-backward-with-retain-graph-true/28162",
         "losses in turn", in_turn, right),
-    Bug("the weights get lost on the way to the total", "https://github.com/tensorflow/tensorflow/issues/29064",
-        "other weights", weights_lost, right),
     Bug("the optimizer is made without one head", "https://github.com/zjunlp/HVPNeT/issues/5", "not stepped", right,
         right, optimizer=without_head, cured=lambda w: torch.optim.Adam(w.model.parameters(), lr=1e-2)),
     Bug("two optimizers hold the trunk", "https://github.com/ShiqiYu/OpenGait/issues/147", "several optimizers",
