@@ -10,6 +10,20 @@ import numpy.typing as npt
 from .errors import sentence
 
 
+def as_wide(argument: str, given: object) -> tuple[npt.NDArray[Any], str]:
+    """As :func:`as_numpy`, with the name of the dtype; bfloat16 and float16 become float32, which holds them all.
+
+    Raises ``TypeError`` as :func:`as_numpy` does.
+    """
+    name = str(getattr(given, "dtype", "")).removeprefix("torch.")
+    if name == "bfloat16" and not isinstance(given, np.ndarray):
+        # NumPy and DLPack lack bfloat16; PyTorch widens it itself, JAX hands it to NumPy as ml_dtypes has it.
+        given = given.float() if hasattr(given, "float") else np.asarray(given)
+    array = as_numpy(argument, given)
+    name = name or array.dtype.name
+    return (array.astype(np.float32), name) if array.dtype.name in {"bfloat16", "float16"} else (array, name)
+
+
 def as_numpy(argument: str, given: object) -> npt.NDArray[Any]:
     """View ``given`` as a NumPy array: no copy for NumPy and DLPack arrays, a new array for nested lists of numbers.
 

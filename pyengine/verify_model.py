@@ -12,6 +12,7 @@ import numpy as np
 
 from .adapters.computation import Computation, as_batch, require_no_weights
 from .adapters.from_jax import JaxModel, is_module
+from .checks.assumptions import STAGED
 from .checks.routes import touch
 from .checks.witnessed import witnessed_evidence
 from .engine import Network
@@ -54,7 +55,8 @@ def verify(
 
     ``mode="staged"`` judges every operation from the numbers around it: CERTIFIED, REFUTED,
     REFUTED_STATISTICAL. ``"blackbox"`` judges final gradients: CONSISTENT, INCONSISTENT, INCONCLUSIVE. ``"auto"`` is
-    staged where the numbers can be had. Both report the combination.
+    staged where the numbers can be had. Both report the combination. PyTorch models in bfloat16, and under
+    ``torch.autocast``, are judged by their operations alone: these include the losses' weights and their sum.
 
     What takes over a second shows on stderr what it is doing, if that is a terminal; ``progress`` True or False shows
     it always or never.
@@ -99,7 +101,14 @@ def _verified(
                 remedy='Use mode="blackbox".',
             )
         )
+    if done.kept is not None and mode == "blackbox":
+        raise ValueError(
+            sentence("mode", got=f"is 'blackbox' for {done.kept}", expected='"auto" or "staged"',
+                     remedy="Final gradients are judged in float32 and float64 only.")
+        )  # fmt: skip
     staged = _staged(done, mode, seed)
+    if done.kept is not None and staged is not None:
+        return _narrow(done, staged)
     # Where every operation is certified, the losses' gradients are: the summed one is left, for its combination.
     certified = staged is not None and staged.ok
     report = verify_gradients(
@@ -136,6 +145,22 @@ def _staged(done: Computation, mode: Mode, seed: int) -> StagedReport | None:
         done.sample_weight,
         flush_to_zero=done.flush_to_zero,
         seed=seed,
+        loss_dtype=done.loss_dtype if done.kept else None,
+    )
+
+
+def _narrow(done: Computation, staged: StagedReport) -> Verification:
+    """In bfloat16 and float16 the operations are judged; among them are the weights of the losses and their sum."""
+    why = f"in {done.kept} every operation is judged, the weighted sum of the losses among them, and nothing beside"
+    return Verification(
+        staged.verdict,
+        f"{done.framework}, {done.kept}: {staged.answer}",
+        environment={**staged.environment, **done.versions},
+        staged=staged,
+        native=done.native,
+        not_judged=dict.fromkeys(("combination", "reach", "parameters", "update", "ledger"), why),
+        assumptions=STAGED,
+        notes=done.notes,
     )
 
 

@@ -16,8 +16,9 @@ from .checks.staged.statistics import ALPHA, PROJECTED, REPLAYED, limit
 from .checks.staged.witnesses import Witnesses, checked_witnesses
 from .errors import GradientMismatch
 from .progress import progress_line
-from .rounding import unit_roundoff
+from .rounding.storage import roundoff_of
 from .runtime import info
+from .stored import read_storage
 
 if TYPE_CHECKING:
     from .engine import Network
@@ -102,7 +103,7 @@ class StagedReport:
             "seed": self.seed,
             "limits": {"alpha": ALPHA, "projection": PROJECTED, "replay": REPLAYED},
             "assumptions": list(STAGED),
-            "stages": [_stage(stage, self.flush_to_zero, unit_roundoff(self.dtype)) for stage in self.stages],
+            "stages": [_stage(stage, self.flush_to_zero, roundoff_of(self.dtype)) for stage in self.stages],
             "unjudged": list(self.staged.unjudged),
             "combination": None,
             "update": None,
@@ -131,14 +132,21 @@ def verify_witnesses(
     *,
     flush_to_zero: bool = False,
     seed: int = 0,
+    tf32: bool = False,
+    loss_dtype: str | None = None,
 ) -> StagedReport:
     """Judge a gradient computation operation by operation, from the numbers that it produced on its way.
 
     The first four arguments and ``sample_weight`` are those of :meth:`Network.gradients`; ``witnesses`` is a
-    :class:`Witnesses` in the dtype of the parameters, float32 or float64. Each witness is held against the exact result
-    of its operation *on the witnesses that entered it*, so a fault shows where it was committed and nowhere else, and
-    no tolerance grows with depth. ``flush_to_zero`` allows subnormal numbers to vanish, as JAX and TensorFlow let them
-    on the CPU. ``seed`` chooses the random projections and replays.
+    :class:`Witnesses` in the dtype of the parameters: float32, float64, bfloat16 or float16. Each witness is held
+    against the exact result of its operation *on the witnesses that entered it*, so a fault shows where it was
+    committed and nowhere else, and no tolerance grows with depth. ``flush_to_zero`` allows subnormal numbers to vanish,
+    as JAX and TensorFlow let them on the CPU. ``seed`` chooses the random projections and replays.
+
+    bfloat16 and float16 (of ``ml_dtypes``, PyTorch or JAX) are judged as products and sums in float32 whose results are
+    rounded when they are stored; steps of a loss are rounded too, unless ``loss_dtype="float32"``. Witnesses so narrow
+    beside float32 parameters are those of autocast: parameters and x are read rounded. ``tf32`` says that float32
+    operands of products are read as TF32, without which such products are refuted.
 
     ``"REFUTED"``: some number is beyond a rigorous bound, or not finite. ``"REFUTED_STATISTICAL"``: errors add up as
     independent roundings do not, nor those of correct recomputations. ``"INCONCLUSIVE"``: neither, but stages lack
@@ -158,14 +166,16 @@ def verify_witnesses(
     >>> pe.verify_witnesses(net, params, *batch, seen).first_failure.name
     "per_loss['a'].gradient['heads.a.0.weight']"
     """
-    own = net._own(params)
-    batch = checked_batch(x, targets, sample_weight, n_in=net.n_in, heads=net.heads, dtype=own.dtype)
-    checked = checked_witnesses(net, witnesses, batch.size, own.dtype)
+    stored = read_storage(net, params, x, targets, witnesses, loss_dtype, tf32=tf32, flush_to_zero=flush_to_zero)
+    own = stored.params
+    batch = checked_batch(stored.x, stored.targets, sample_weight, n_in=net.n_in, heads=net.heads, dtype=own.dtype)
+    checked = checked_witnesses(net, witnesses, batch.size, stored.kept.format.name, stored.parameters)
     with progress_line():
-        staged = check_staged(net, own, batch, checked, flush_to_zero=flush_to_zero, seed=seed)
+        staged = check_staged(net, own, batch, checked, flush_to_zero=flush_to_zero, seed=seed, kept=stored.kept)
     here = info()
     environment = {"pyengine": f"{here['version']}", "isa": f"{here['isa']}", "threads": f"{here['threads']}"}
-    return StagedReport(staged, str(own.dtype), flush_to_zero, seed, environment)
+    dtype = "tf32" if tf32 else stored.kept.format.name
+    return StagedReport(staged, dtype, flush_to_zero, seed, environment)
 
 
 def _row(stage: Finding) -> tuple[str, ...]:

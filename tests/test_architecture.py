@@ -39,6 +39,7 @@ ORDER = (
     "watching",
     "checks",
     "report",
+    "stored",
     "verify_staged",
     "verification",
     "verify_observed",

@@ -22,6 +22,9 @@ class Computation:
     ``step`` lets the model take a training step, tells what it did and puts everything back; None where the model does
     not train itself. ``notes`` are what the user should know beside every verdict.
 
+    ``kept`` is the format that narrow witnesses are in, else None; ``params`` and ``x`` are float32 then.
+    ``loss_dtype`` is that of the losses themselves.
+
     ``losses`` are the unweighted losses as the framework computed them; ``flush_to_zero`` tells whether it lets
     subnormal numbers vanish; ``witnesses`` is None where it does not show what happens between the layers.
     """
@@ -39,6 +42,8 @@ class Computation:
     witnesses: Witnesses | None = None
     flush_to_zero: bool = False
     versions: dict[str, str] = field(default_factory=dict)
+    kept: str | None = None
+    loss_dtype: str | None = None
     step: Callable[[], Step] | None = None
     notes: tuple[str, ...] = ()
 
@@ -47,6 +52,9 @@ def as_batch(given: Any) -> Array:
     """A NumPy array of what a user hands to a model, among it tensors that need a gradient or live elsewhere."""
     if hasattr(given, "detach"):
         given = given.detach().cpu()
+        if str(given.dtype) == "torch.bfloat16":
+            # NumPy has no bfloat16; every number of it is a float32.
+            given = given.float()
     return np.asarray(given)
 
 

@@ -14,8 +14,9 @@ from ..checks.staged.witnesses import Backward, Witnesses
 from ..engine import Network
 from ..errors import Unsupported, listing, sentence
 from ..parameters import Array
+from ..rounding.storage import NARROW
 from ..spec import Head
-from .computation import Computation
+from .computation import Computation, as_batch
 from .from_torch import load
 from .torch_graph import Place, chains, shared_depth
 from .torch_losses import twin_of
@@ -49,7 +50,7 @@ def compute(
             sentence("model", got=f"has parameters without a gradient ({listing(frozen)})", expected="trainable layers",
                      remedy="Call requires_grad_(True) on them for the check.")
         )  # fmt: skip
-    params = network.parameters({name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()})
+    params = network.parameters({name: as_batch(_widened(torch, tensor)) for name, tensor in tensors.items()})
 
     example = next(iter(tensors.values()))
     inputs = torch.as_tensor(x, device=example.device)
@@ -61,16 +62,17 @@ def compute(
         name: _backward(torch, values[name], network.loss_layouts[name].names, tensors, places, seen) for name in names
     }
     summed = _backward(torch, total, network.layout.names, tensors, places, seen)
+    kept_in = str(seen[first[0].z].dtype).removeprefix("torch.")
     kept = {name: place for name, place in places.items() if seen[place.z] is not seen[place.h]}
     return Computation(
         framework="PyTorch",
         network=network,
         params=params,
-        x=_numpy(seen[first[0].x]),
+        x=as_batch(_widened(torch, seen[first[0].x])),
         targets={name: twin.target for name, twin in twins.items()},
         sample_weight={name: twin.weight for name, twin in twins.items() if twin.weight is not None} or None,
-        per_loss={name: dict(one.gradient) for name, one in per_loss.items()},
-        summed=dict(summed.gradient),
+        per_loss={name: _arrays(one.gradient) for name, one in per_loss.items()},
+        summed=_arrays(summed.gradient),
         losses={name: float(value.detach()) for name, value in values.items()},
         native=_native(model, tensors),
         witnesses=Witnesses(
@@ -80,6 +82,8 @@ def compute(
             summed=summed,
         ),
         versions={"torch": str(torch.__version__)},
+        kept=None if kept_in not in NARROW else kept_in,
+        loss_dtype="float32" if all(value.dtype == torch.float32 for value in values.values()) else None,
     )
 
 
@@ -144,5 +148,16 @@ def _native(model: Any, tensors: Mapping[str, Any]) -> dict[str, str]:
     return {name: paths[id(tensor)] for name, tensor in tensors.items()}
 
 
-def _numpy(tensor: Any) -> Array:
-    return np.asarray(tensor.detach().cpu().numpy())
+def _numpy(tensor: Any) -> Any:
+    """The numbers as they are: a NumPy array, or for bfloat16, which NumPy lacks, a tensor that needs no gradient."""
+    plain = tensor.detach().cpu()
+    return plain if str(plain.dtype) == "torch.bfloat16" else np.asarray(plain.numpy())
+
+
+def _widened(torch: Any, tensor: Any) -> Any:
+    """Narrow numbers in float32, which holds them all."""
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+def _arrays(gradient: Mapping[str, Any]) -> dict[str, Array]:
+    return {name: as_batch(one) for name, one in gradient.items()}

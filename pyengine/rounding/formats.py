@@ -26,6 +26,11 @@ class Format:
     half_spacing: float
     largest: float
 
+    @property
+    def smallest_normal(self) -> float:
+        """The smallest number with a full significand: half the spacing below it, over u."""
+        return self.half_spacing / self.u
+
     def rounding(self, most: F64) -> F64:
         """Bound on storing numbers of at most this magnitude; infinite where one may overflow."""
         bound = EVALUATION * (self.u * most + self.half_spacing)

@@ -12,6 +12,7 @@ from ...activations import ReLU
 from ...parameters import Array, Parameters
 from ...progress import say
 from ...rounding import precision, unit_roundoff
+from ...rounding.storage import Storage, storage
 from .elementwise import Activated, exactly
 from .finding import Finding, Kind
 from .linear_stages import judge_linear, judge_sum, judge_weighted_sum
@@ -56,10 +57,17 @@ class Staged:
 
 
 def check_staged(
-    net: Network, params: Parameters, batch: Batch, witnesses: Witnesses, *, flush_to_zero: bool, seed: int
+    net: Network,
+    params: Parameters,
+    batch: Batch,
+    witnesses: Witnesses,
+    *,
+    flush_to_zero: bool,
+    seed: int,
+    kept: Storage | None = None,
 ) -> Staged:
-    """Judge every stage. The witnesses have been checked by :func:`checked_witnesses`."""
-    walk = _Walk(net, params, batch, witnesses, flush_to_zero, seed)
+    """Judge every stage. The witnesses have been checked by :func:`checked_witnesses`; ``kept`` is where they lie."""
+    walk = _Walk(net, params, batch, witnesses, flush_to_zero, seed, kept or storage(params.dtype.name))
     # What is not finite fails its stage; a warning beside that would say no more.
     with np.errstate(all="ignore"):
         walk.forward()
@@ -72,9 +80,17 @@ class _Walk:
     """The state of one check: witnesses with the gaps filled that copying fills, and matrices in their forms."""
 
     def __init__(
-        self, net: Network, params: Parameters, batch: Batch, witnesses: Witnesses, flush_to_zero: bool, seed: int
+        self,
+        net: Network,
+        params: Parameters,
+        batch: Batch,
+        witnesses: Witnesses,
+        flush_to_zero: bool,
+        seed: int,
+        kept: Storage,
     ) -> None:
         self.net, self.params, self.batch, self.witnesses, self.seed = net, params, batch, witnesses, seed
+        self.kept = kept
         own = precision(params.dtype, flush_to_zero=flush_to_zero)
         self.p, self.u = own, own.u
         if params.dtype == np.float64:
@@ -118,7 +134,7 @@ class _Walk:
                 product = Product(self.matrix(h), self.matrix(self.params[f"{name}.weight"]), False, True)
                 self._linear(f"z[{name!r}]", "product", z, (product,), bias)
             if z is not None:
-                self.activated[name] = Activated(layer, z, self.p)
+                self.activated[name] = Activated(layer, z, self.p, self.kept, self.h.get(name))
                 if name not in self.h and (copies or isinstance(layer.activation, ReLU)):
                     self.h[name] = z if copies else np.maximum(z, 0)
             h = self.h.get(name)
@@ -148,7 +164,7 @@ class _Walk:
                 self.stages.append(
                     judge_loss(
                         where, self.net.heads[name].loss, weight, len(self.net.heads), self.batch.heads[name], dh,
-                        output, self.p, self.u, self.seed,
+                        output, self.p, self.u, self.seed, self.kept,
                     )
                 )  # fmt: skip
             trunk_out = self.h.get(self.net.trunk_layers[-1].name) if self.net.trunk_layers else self.batch.x
@@ -186,7 +202,7 @@ class _Walk:
         if claimed is None or dz is None:
             self.unjudged.append(where)
         else:
-            self.stages.append(judge_sum(where, claimed, self.matrix(dz), self.p, self.u, self.seed))
+            self.stages.append(judge_sum(where, claimed, self.matrix(dz), self.p, self.u, self.seed, self.kept))
 
     def _input_gradient(self, path: str, one: Backward, layer: Layer, into: list[tuple[Layer, Array | None]]) -> None:
         """Judge ∂L/∂h of a layer from the dz of the layers that it feeds."""
@@ -215,7 +231,7 @@ class _Walk:
                 self.unjudged.append(where)
             else:
                 weights = [self.net.heads[name].weight for name in heads]
-                self.stages.append(judge_weighted_sum(where, claimed, parts, weights, self.p))
+                self.stages.append(judge_weighted_sum(where, claimed, parts, weights, self.p, self.kept))
 
     def _dh(self, one: Backward, layer: Layer) -> Array | None:
         found = one.dh.get(layer.name)
@@ -248,5 +264,5 @@ class _Walk:
 
     def _linear(self, name: str, kind: Kind, claimed: Array, products: tuple[Product, ...], bias: Array | None) -> None:
         say("operations", len(self.stages), self.count)
-        stage = Linear(claimed, products, bias, self.p, self.u)
+        stage = Linear(claimed, products, bias, self.p, self.u, self.kept)
         self.stages.append(judge_linear(name, kind, stage, self.seed, self.room))

@@ -16,6 +16,7 @@ from ...activations import Linear, ReLU
 from ...parameters import Array
 from ...rounding import Behaviour, Precision, activation_bound, behaviour, slope_bound
 from ...rounding.running import F64
+from ...rounding.storage import PLAIN, Storage
 from .finding import Finding, Kind, Worst
 
 if TYPE_CHECKING:
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 class Activated:
     """A layer's z with what its activation does there."""
 
-    def __init__(self, layer: Layer, z: Array, p: Precision) -> None:
+    def __init__(self, layer: Layer, z: Array, p: Precision, kept: Storage = PLAIN, h: Array | None = None) -> None:
         self.layer, self.z, self.p = layer, z, p
+        self.kept, self.h = kept, h
 
     @cached_property
     def around(self) -> Behaviour:
@@ -41,6 +43,7 @@ class Activated:
             return exactly(name, "activation", h, np.maximum(self.z, 0), self.p)
         with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
             bound = activation_bound(self.layer.activation, self.around, np.abs(self.z.astype(np.float64)), self.p)
+            bound = bound + self.kept.rounding(np.abs(self.around.value) + bound)
             return within(name, "activation", h, self.around.value, bound)
 
     def slope(self, name: str, dz: Array, dh: Array) -> Finding:
@@ -52,7 +55,19 @@ class Activated:
         with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
             g = dh.astype(np.float64)
             bound = slope_bound(self.around, np.abs(self.z.astype(np.float64)), np.abs(g), self.p)
+            if not self.kept.plain:
+                bound = bound + np.abs(g) * self._from_stored()
+                bound = bound + self.kept.rounding(np.abs(g * self.around.slope) + bound)
             return within(name, "slope", dz, g * self.around.slope, bound + np.abs(g) * self.around.jump)
+
+    def _from_stored(self) -> F64 | float:
+        """By how much f' formed from the h that was stored, as PyTorch does, differs from f' at z."""
+        if self.h is None:
+            return 0.0
+        h, name = self.h.astype(np.float64), self.layer.activation.name
+        if name == "tanh":
+            return np.abs((1.0 - h) * (1.0 + h) - self.around.slope)
+        return np.abs(h * (1.0 - h) - self.around.slope) if name == "sigmoid" else 0.0
 
     def _masked(self, name: str, dz: Array, dh: Array) -> Finding:
         expected = dh * (self.z > 0)

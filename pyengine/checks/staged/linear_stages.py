@@ -9,6 +9,7 @@ import numpy as np
 from ...parameters import Array
 from ...rounding import Precision, accumulated, sum_bound
 from ...rounding.running import F64
+from ...rounding.storage import Storage
 from ...rounding.variance import sum_variance
 from .elementwise import largest_ratio
 from .finding import Finding, Kind
@@ -30,7 +31,7 @@ def judge_linear(name: str, kind: Kind, stage: Linear, seed: int, room: Room) ->
     """Judge a product or a sum of products."""
     m, n = stage.claimed.shape
     signs = sign_vectors(seed, m, n)
-    if stage.work > SMALL:
+    if stage.work > SMALL and stage.kept.plain:
         seen = screen(stage, signs, room)
         if seen.conclusive and seen.ratio <= 1.0 and not seen.statistics.flagged(m * n):
             return Finding(
@@ -84,7 +85,7 @@ def judged(
     )
 
 
-def judge_sum(name: str, claimed: Array, dz: Matrix, p: Precision, u: float, seed: int) -> Finding:
+def judge_sum(name: str, claimed: Array, dz: Matrix, p: Precision, u: float, seed: int, kept: Storage) -> Finding:
     """Judge db = Σ over the batch of dz (batch, n)."""
     terms, unit = dz.given, float(np.ldexp(1.0, dz.exponent))
     count = terms.shape[0]
@@ -93,20 +94,26 @@ def judge_sum(name: str, claimed: Array, dz: Matrix, p: Precision, u: float, see
         z, work = unit * (ones @ dz.scaled), np.abs(dz.scaled)
         size = unit * (ones @ work)
         q = unit * unit * (ones @ np.multiply(work, work, out=work))
-        ratio, worst = largest_ratio(claimed, z, sum_bound(size, count, p))
+        bound = sum_bound(size, count, p)
+        bound = bound + kept.rounding(np.abs(z) + bound)
+        ratio, worst = largest_ratio(claimed, z, bound)
         lost = 2.0 * count * p.smallest_normal if p.flush_to_zero else 0.0
-        errors = Errors((claimed - z)[None], z[None], (sum_variance(z, q, count, u) + lost**2)[None], lost)
+        v = sum_variance(z, q, count, u) + kept.variance(z) + lost**2
+        errors = Errors((claimed - z)[None], z[None], v[None], lost)
 
     def keep() -> tuple[Array, Array]:
         return np.arange(1), np.unique(terms, axis=1, return_index=True)[1]
 
+    def again(total: Array) -> F64:
+        return np.asarray((kept.stored(total.astype(np.float64)) if not kept.plain else total) - z)[None]
+
     def replays() -> Iterator[F64]:
         for order in orders(count, seed):
-            yield (terms[order].sum(axis=0) - z)[None]
-            yield (np.add.accumulate(terms[order], axis=0)[-1] - z)[None]
-            yield (np.ascontiguousarray(terms[order].T).sum(axis=1) - z)[None]
+            yield again(terms[order].sum(axis=0))
+            yield again(np.add.accumulate(terms[order], axis=0)[-1])
+            yield again(np.ascontiguousarray(terms[order].T).sum(axis=1))
         for parts in THREADS:
-            yield (_by_threads(terms, parts) - z)[None]
+            yield again(_by_threads(terms, parts))
 
     signs = sign_vectors(seed, 1, claimed.size)
     return judged(Finding(name, "bias gradient", count, claimed.size, ratio, worst), errors, signs, keep, replays)
@@ -118,7 +125,9 @@ def _by_threads(terms: Array, parts: int) -> Array:
     return np.asarray(np.add.accumulate(sums, axis=0)[-1])
 
 
-def judge_weighted_sum(name: str, claimed: Array, parts: list[Array], weights: list[float], p: Precision) -> Finding:
+def judge_weighted_sum(
+    name: str, claimed: Array, parts: list[Array], weights: list[float], p: Precision, kept: Storage
+) -> Finding:
     """Judge a summed gradient that was put together as Σ weight·gradient, by its rigorous bound."""
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         terms = [weight * part.astype(np.float64) for weight, part in zip(weights, parts, strict=True)]
@@ -127,6 +136,8 @@ def judge_weighted_sum(name: str, claimed: Array, parts: list[Array], weights: l
         # The weight to the dtype, the product, and the additions.
         lost = np.where(size > 0.0, 2.0 * len(parts) * p.underflow, 0.0)
         bound = accumulated(len(parts) + 1, p.u) * size + lost
+        for _ in range(len(parts) + 2):
+            bound = bound + kept.rounding(size + bound)
         ratio, worst = largest_ratio(claimed, expected, bound)
     return Finding(name, "weighted sum", len(parts), claimed.size, ratio, worst)
 
@@ -161,9 +172,14 @@ def _replays(stage: Linear, seed: int) -> Iterator[F64]:
             total = np.zeros(stage.claimed.shape, stage.claimed.dtype)
             for product in stage.products:
                 a, b = product.operands("given")
+                if not stage.kept.plain:
+                    a, b = (stage.kept.read(o.astype(np.float64)).astype(o.dtype) for o in (a, b))
                 total = total + _again(a, b, kind, seed)
+                if stage.bias is None:
+                    total = stage.kept.stored(total.astype(np.float64)).astype(total.dtype)
             if stage.bias is not None:
                 total = total + stage.bias
+                total = stage.kept.stored(total.astype(np.float64)).astype(total.dtype)
             yield np.ldexp(total, -stage.exponent, dtype=np.float64) - stage.z
 
 

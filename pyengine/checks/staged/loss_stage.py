@@ -10,9 +10,10 @@ import numpy as np
 from ...losses import MAE, ClippedCrossEntropy
 from ...parameters import Array
 from ...reference import binary_cross_entropy, clipped_cross_entropy, huber, mae, mse, softmax_cross_entropy
-from ...rounding import Precision, exact
+from ...rounding import EVALUATION, Precision, accumulated, exact
 from ...rounding.losses import samples, scale_error, target_rows
 from ...rounding.running import F64
+from ...rounding.storage import NARROW, Storage, nearest
 from ...rounding.variance import COHERENT, loss_variance
 from .elementwise import largest_ratio
 from .finding import Finding
@@ -35,6 +36,7 @@ def judge_loss(
     p: Precision,
     u: float,
     seed: int,
+    kept: Storage,
 ) -> Finding:
     """Judge ∂(weight·L)/∂output, (batch, n_out)."""
     batch, n_out = output.shape
@@ -47,10 +49,21 @@ def judge_loss(
         lost = np.where(
             (size > 0.0) & ((s.d != 0.0) | (s.d_bound > 0.0)), 4.0 * p.underflow * (1.0 + size + np.abs(s.d)), 0.0
         )
-        bound = size * (s.d_bound + scale_error(loss, given, heads, p) * (np.abs(s.d) + s.d_bound)) + lost
-        ratio, worst = largest_ratio(claimed, z, bound)
+        factor = scale_error(loss, given, heads, p)
+        d_bound, coherent = s.d_bound, COHERENT * p.u + _sum_of_weights(loss, given, u)
         v = scale**2 * loss_variance(loss, output.astype(np.float64), rows.y, s.d, u)
-        errors = Errors(claimed - z, z, v, float(lost.max()), COHERENT * p.u + _sum_of_weights(loss, given, u))
+        if not kept.plain:
+            steps = kept.loss_steps(loss, output.astype(np.float64), rows.y)
+            own = kept.loss.u * EVALUATION
+            d_bound = d_bound + steps
+            factor += accumulated(kept.loss_roundings(loss, given, weight, n_out), own) * (1.0 + factor)
+            coherent += kept.coherent(loss, given, weight, n_out) * own
+            # Steps and products with the factor are uniform within their bounds; the factor itself is common to all.
+            v = v + (scale * steps) ** 2 / 3.0 + kept.variance(z) + 2.0 * own**2 / 3.0 * z**2
+        bound = size * (d_bound + factor * (np.abs(s.d) + d_bound)) + lost
+        bound = bound + kept.rounding(np.abs(z) + bound)
+        ratio, worst = largest_ratio(claimed, z, bound)
+        errors = Errors(claimed - z, z, v, float(lost.max()), coherent)
     smooth = np.flatnonzero(_smooth(loss, output, rows.y, s.d_bound))
     signs = sign_vectors(seed, batch, n_out)
 
@@ -60,8 +73,8 @@ def judge_loss(
         return np.unique(together, axis=0, return_index=True)[1], np.unique(columns, axis=1, return_index=True)[1]
 
     def replays() -> Iterator[F64]:
-        for residual in _replays(loss, given, output, weight, seed):
-            yield (residual - z)[smooth]
+        for residual in _replays(loss, given, output, weight, seed, kept):
+            yield ((kept.stored(residual) if not kept.plain else residual) - z)[smooth]
 
     found = Finding(name, "loss", n_out, claimed.size, ratio, worst)
     if not smooth.size:
@@ -92,7 +105,7 @@ def _smooth(loss: Loss, output: Array, y: F64, d_bound: F64) -> np.ndarray[Any, 
     return np.asarray(~near.any(axis=1))
 
 
-def _replays(loss: Loss, given: HeadTarget, output: Array, weight: float, seed: int) -> Iterator[F64]:
+def _replays(loss: Loss, given: HeadTarget, output: Array, weight: float, seed: int, kept: Storage) -> Iterator[F64]:
     """∂L/∂output recomputed in its own dtype: the classes in other orders, the factors applied in other ways."""
     batch, n_out = output.shape
     dtype = output.dtype.type
@@ -106,7 +119,10 @@ def _replays(loss: Loss, given: HeadTarget, output: Array, weight: float, seed: 
         back = np.argsort(order)
         with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
             d = derivative(loss, output[:, order], y[:, order])[:, back]
-            for factor in (weights / n, weights * (1 / n)):
+            factors: list[Array] = [weights / n, weights * (1 / n)]
+            if kept.loss.name in NARROW:
+                d, *factors = (nearest(a.astype(np.float64), kept.loss).astype(d.dtype) for a in (d, *factors))
+            for factor in factors:
                 yield (d * (dtype(weight) * factor)[:, None]).astype(np.float64)
                 yield ((d * factor[:, None]) * dtype(weight)).astype(np.float64)
 

@@ -14,6 +14,7 @@ import numpy as np
 from ...parameters import Array
 from ...rounding import Precision, accumulated, matmul_bound
 from ...rounding.running import F64
+from ...rounding.storage import PLAIN, Storage
 from ...rounding.variance import heads_variance, product_variance
 from .matrices import Product
 from .statistics import Errors
@@ -23,7 +24,8 @@ from .statistics import Errors
 class Linear:
     """``claimed`` (m, n) is what the implementation has for the sum of the ``products`` and the ``bias`` (n,).
 
-    ``p`` is the precision of the claim together with that of the evaluation here; ``u`` the roundoff of V.
+    ``p`` is the precision of the claim together with that of the evaluation here; ``u`` the roundoff of V; ``kept``
+    where results are stored, and how operands are read.
     """
 
     claimed: Array
@@ -31,6 +33,7 @@ class Linear:
     bias: Array | None
     p: Precision
     u: float
+    kept: Storage = PLAIN
 
     @cached_property
     def exponent(self) -> int:
@@ -97,7 +100,18 @@ class Linear:
             if bias is not None:
                 q, whole = q + bias**2, part + bias
             v = v + self.u * self.u / 3.0 * (form.on_q * q + form.on_z * whole**2 + form.on_z0 * part**2)
+            if not self.kept.plain:
+                v = v + self.kept.reading_variance(q) + self._stored_variance(part)
+        if bias is not None:
+            total = total + bias
+        if not self.kept.plain and (bias is not None or len(parts) > 1):
+            # The product, or each of several, is stored before the rest is added.
+            v = v + self._stored_variance(total) * max(1, len(parts) - 1)
         return np.asarray(v + self.lost**2)
+
+    def _stored_variance(self, z: F64) -> F64:
+        unit = float(np.ldexp(1.0, self.exponent))
+        return np.asarray(self.kept.variance(z * unit) / unit**2)
 
     @cached_property
     def lost(self) -> float:
@@ -116,13 +130,32 @@ class Linear:
         size: F64 = np.zeros(self.claimed.shape)
         for product in self.products:
             a, b = product.operands("wide")
-            total += matmul_bound(a, b, self.p, self.bias if self.bias is None else self.bias.astype(np.float64))
+            one = matmul_bound(a, b, self.p, self.bias if self.bias is None else self.bias.astype(np.float64))
+            if not self.kept.plain:
+                one = one + self._storing(a, b, one)
+            total += one
             if len(self.products) > 1:
                 size += np.abs(a) @ np.abs(b)
         if len(self.products) > 1:
             lost = 2.0 * len(self.products) * self.p.smallest_normal if self.p.flush_to_zero else 0.0
-            total += accumulated(len(self.products) - 1, self.p.u) * (size + total) + lost
+            most = size + total
+            total += accumulated(len(self.products) - 1, self.p.u) * most + lost
+            for _ in self.products[1:]:
+                # Partial sums are stored too.
+                total += self.kept.rounding(most + total)
         return np.asarray(np.ldexp(total, -self.exponent))
+
+    def _storing(self, a: F64, b: F64, bound: F64) -> F64:
+        """What reading the operands and storing the product, before and after the bias, adds to its bound."""
+        exact = a @ b
+        terms = a.shape[1] + int(self.bias is not None)
+        sizes = np.abs(a) @ np.abs(b) + (0.0 if self.bias is None else np.abs(self.bias.astype(np.float64)))
+        read = self.kept.reading(sizes, terms, self.p)
+        most = np.abs(exact) + bound + read
+        stored = self.kept.rounding(most)
+        if self.bias is None:
+            return np.asarray(read + stored)
+        return np.asarray(read + stored + self.kept.rounding(np.abs(exact + self.bias) + bound + read + stored))
 
     @property
     def errors(self) -> Errors:

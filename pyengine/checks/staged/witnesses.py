@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ...arrays import as_numpy
+from ...arrays import as_wide
 from ...errors import listing, sentence
 from ...parameters import Array, Layout
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from ...engine import Network
 
 
@@ -35,7 +33,8 @@ class Witnesses:
 
     ``z`` and ``h`` map layers to what they hold before and after their activation, (batch, n_out); ``per_loss`` maps
     heads to the backward passes of their *unweighted* losses, ``summed`` is that of Σ weight·loss; ``outputs`` may
-    repeat the last h of a head under the head's name. All arrays have the dtype of the parameters.
+    repeat the last h of a head under the head's name. All arrays have the dtype of the parameters; where these are
+    float32, all may be bfloat16 or float16, as autocast makes them, and gradients either.
 
     Pieces may be missing. What a linear layer or a ReLU copies is filled in; any other gap leaves the stages on both
     sides of it unjudged, and the report lists them. A ``summed`` that holds nothing but gradients is judged as the
@@ -58,8 +57,20 @@ class Witnesses:
         return found
 
 
-def checked_witnesses(net: Network, given: Witnesses, batch: int, dtype: np.dtype[Any]) -> Witnesses:
+def kept_in(given: Witnesses, parameters: str) -> str:
+    """The name of the dtype in which a record keeps what lies between the layers; that of the parameters if nothing."""
+    places = [given.h, given.z, *(part for one in given.passes.values() for part in (one.dh, one.dz))]
+    for place in places:
+        for value in place.values():
+            return as_wide("witnesses", value)[1]
+    return parameters
+
+
+def checked_witnesses(net: Network, given: Witnesses, batch: int, kept: str, parameters: str) -> Witnesses:
     """The same record with NumPy arrays: names, shapes and dtypes are right. Numbers are not looked at.
+
+    ``kept`` is the dtype of what lies between the layers, ``parameters`` that of the parameters, which gradients may
+    have too. Narrow formats become float32.
 
     Raises ``TypeError`` and ``ValueError`` in the form of every refusal.
     """
@@ -94,15 +105,17 @@ def checked_witnesses(net: Network, given: Witnesses, batch: int, dtype: np.dtyp
     shapes = layer_shapes(net, batch)
     ends = {name: shapes[layers[-1].name] for name, layers in net.head_layers.items()}
 
-    def arrays(argument: str, named: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
-        return _arrays(f"witnesses.{argument}", named, expected, dtype)
+    def arrays(
+        argument: str, named: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], *dtypes: str
+    ) -> dict[str, Array]:
+        return _arrays(f"witnesses.{argument}", named, expected, (kept, *dtypes))
 
     def backward(argument: str, one: Backward, layout: Layout) -> Backward:
         layers = {name: shape for name, shape in shapes.items() if f"{name}.weight" in layout.shapes}
         return Backward(
             arrays(f"{argument}.dh", one.dh, layers),
             arrays(f"{argument}.dz", one.dz, layers),
-            arrays(f"{argument}.gradient", one.gradient, layout.shapes),
+            arrays(f"{argument}.gradient", one.gradient, layout.shapes, parameters),
         )
 
     return replace(
@@ -126,7 +139,7 @@ def layer_shapes(net: Network, batch: int) -> dict[str, tuple[int, int]]:
 
 
 def _arrays(
-    argument: str, named: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], dtype: np.dtype[Any]
+    argument: str, named: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], dtypes: tuple[str, ...]
 ) -> dict[str, Array]:
     found = {}
     for name, value in named.items():
@@ -135,13 +148,15 @@ def _arrays(
             raise ValueError(
                 sentence(where, got="is unknown", expected=f"names among {listing(expected)}", remedy="Rename it.")
             )
-        array = as_numpy(where, value)
-        if array.dtype != dtype:
+        array, dtype = as_wide(where, value)
+        if dtype not in dtypes:
             raise TypeError(
                 sentence(
                     where,
-                    got=f"has dtype {array.dtype}",
-                    expected=f"{dtype}, the dtype of the parameters",
+                    got=f"has dtype {dtype}",
+                    expected=f"{dtypes[-1]}, the dtype of the parameters"
+                    if dtypes[0] == dtypes[-1]
+                    else listing(dict.fromkeys(dtypes)),
                     remedy="Pass the number that was computed, without converting it.",
                 )
             )
