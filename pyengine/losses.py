@@ -11,7 +11,7 @@ With l_i the loss of sample i and w_i its sample weight (1 where none is given),
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -128,11 +128,17 @@ class MAE(Loss):
 
 @dataclass(frozen=True)
 class Huber(Loss):
-    """With r = z - y: l_ij = r²/2 where |r| ≤ delta, else delta·(|r| - delta/2); ∂l/∂z = r clipped to ±delta."""
+    """With r = z - y: l_ij = r²/2 where |r| ≤ delta, else delta·(|r| - delta/2); ∂l/∂z = r clipped to ±delta.
+
+    ``form`` says how an implementation that is to be judged forms the derivative within ±delta: ``"clipped"`` has r
+    itself (PyTorch, Keras), ``"split"`` delta + (|r| - delta) (autodiff of optax's loss), which rounds more; ``"any"``
+    allows both. The loss is the same.
+    """
 
     name: ClassVar[str] = "huber"
 
     delta: float = 1.0
+    form: Literal["any", "clipped", "split"] = field(default="any", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -145,6 +151,10 @@ class Huber(Loss):
                     expected="a finite number above 0",
                     remedy="It is the residual at which the loss turns from a square into a line.",
                 )
+            )
+        if self.form not in ("any", "clipped", "split"):
+            raise ValueError(
+                sentence("form", got=f"is {self.form!r}", expected='"any", "clipped" or "split"', remedy="Use one.")
             )
 
 

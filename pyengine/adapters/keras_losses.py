@@ -235,7 +235,7 @@ def _loss(keras: Any, output: str, given: Any, last: Place, dtype: str) -> tuple
     reduction: Any = {"sum": "sum", "mean_with_sample_weight": "weighted_mean"}.get(given.reduction, "mean")
     recovered = keras.backend.backend() == "tensorflow"
     if name == "huber" and known:
-        loss: Loss = Huber(reduction, float(options.pop("delta", 1.0)))
+        loss: Loss = Huber(reduction, float(options.pop("delta", 1.0)), form="clipped")
     elif name == "mean_squared_error" and known:
         loss = MSE(reduction)
     elif name == "mean_absolute_error" and known:

@@ -37,7 +37,7 @@ def twin_of(torch: Any, name: str, given: Any, target: Any) -> Twin:
     makers: dict[str, Callable[[], Twin]] = {
         "MSELoss": lambda: Twin(MSE(reduction), array),
         "L1Loss": lambda: Twin(MAE(reduction), array),
-        "HuberLoss": lambda: Twin(Huber(reduction, delta=float(options.get("delta", 1.0))), array),
+        "HuberLoss": lambda: Twin(Huber(reduction, delta=float(options.get("delta", 1.0)), form="clipped"), array),
         "BCEWithLogitsLoss": lambda: Twin(BinaryCrossEntropy(reduction), array),
         "SmoothL1Loss": lambda: _smooth_l1(array, reduction, float(options.get("beta", 1.0))),
     }
@@ -79,7 +79,7 @@ def _smooth_l1(array: Array, reduction: Any, beta: float) -> Twin:
     if beta == 0.0:
         return Twin(MAE(reduction), array)
     weight = None if beta == 1.0 else np.full(array.shape[:1], 1.0 / beta)
-    return Twin(Huber(reduction, delta=beta), array, weight)
+    return Twin(Huber(reduction, delta=beta, form="clipped"), array, weight)
 
 
 def _options(torch: Any, given: Any) -> tuple[str, dict[str, Any]]:

@@ -74,7 +74,7 @@ def samples(loss: Loss, z: Running, y: Rows, dtype: np.dtype[Any], kinks: Kinks,
         if isinstance(loss, ClippedCrossEntropy):
             return _clipped_cross_entropy(z, y, *loss.clip_bounds(dtype), p)
         if isinstance(loss, Huber):
-            return _huber(z, y, loss.delta, p)
+            return _huber(z, y, loss, p)
         if isinstance(loss, MAE):
             return _mae(z, y, kinks, p)
         return _PLAIN[type(loss)](z, y, p)
@@ -99,7 +99,8 @@ def _mae(z: Running, y: Rows, kinks: Kinks, p: Precision) -> Samples:
     return Samples(np.abs(r), z.bound + 2.0 * p.u * (np.abs(r) + z.reach) + flushed, np.sign(r), jump)
 
 
-def _huber(z: Running, y: Rows, delta: float, p: Precision) -> Samples:
+def _huber(z: Running, y: Rows, loss: Huber, p: Precision) -> Samples:
+    delta = loss.delta
     r = z.value - y.y
     most = np.abs(r) + z.reach
     slope = np.minimum(most, delta)
@@ -109,8 +110,10 @@ def _huber(z: Running, y: Rows, delta: float, p: Precision) -> Samples:
     lost = 3.0 * p.underflow
     # The derivative is continuous: no jump at ±delta. delta is rounded to the dtype.
     d_bound = np.minimum(z.bound, 2.0 * delta) + 3.0 * p.u * slope + lost
-    # Written as min(|r|, delta)²/2 + delta·(|r| - min(|r|, delta)), autodiff forms delta + (r - delta) within ±delta.
-    d_bound = d_bound + np.where(size - z.reach < delta, p.u * (delta + slope), 0.0)
+    if loss.form != "clipped":
+        # With q = min(|r|, delta), q²/2 + delta·(|r| - q): autodiff forms delta + (q - delta), where the difference is
+        # rounded, and one of the two deltas (times a factor) if the sum is fused.
+        d_bound = d_bound + np.where(size - z.reach < delta, 2.0 * p.u * delta, 0.0)
     return Samples(
         l, slope * z.bound + 8.0 * p.u * slope * most + lost * (1.0 + most), np.clip(r, -delta, delta), d_bound
     )

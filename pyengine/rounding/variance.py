@@ -91,7 +91,7 @@ def loss_variance(loss: Loss, z: F64, y: F64, d: F64, u: float) -> F64:
     Multiply by the square of the sample's factor. :data:`COHERENT` is not in it.
     """
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-        own = _huber(z, y, loss.delta) if isinstance(loss, Huber) else _OF_LOSS[type(loss)](z, y)
+        own = _huber(z, y, loss) if isinstance(loss, Huber) else _OF_LOSS[type(loss)](z, y)
         return np.asarray(u * u / 3.0 * (own + SCALE_PRODUCTS * d * d))
 
 
@@ -100,13 +100,15 @@ def _residual(z: F64, y: F64) -> F64:
     return np.asarray((2.0 * (z - y)) ** 2)
 
 
-def _huber(z: F64, y: F64, delta: float) -> F64:
+def _huber(z: F64, y: F64, loss: Huber) -> F64:
     """z - y is rounded once, and clipped: the envelope of the parabola holds beyond it too.
 
-    Within ±delta optax's form has autodiff compute delta + (|z - y| - delta).
+    Within ±delta optax's form has autodiff compute delta + (|z - y| - delta), one delta rounded where that is fused.
     """
-    r = np.abs(z - y)
-    return np.asarray(r**2 + np.where(r < delta, (delta - r) ** 2, 0.0))
+    r, delta = np.abs(z - y), loss.delta
+    if loss.form == "clipped":
+        return np.asarray(r**2)
+    return np.asarray(r**2 + np.where(r < delta, (delta - r) ** 2 + delta**2, 0.0))
 
 
 def _sign(z: F64, _: F64) -> F64:
