@@ -13,7 +13,8 @@ from .batch import Batch, checked_batch, checked_input
 from .errors import listing, sentence
 from .gradients import Gradients
 from .losses import Huber
-from .parameters import DTYPES, Array, Layout, Parameters, empty, gather
+from .parameters import DTYPES, Array, Layout, Parameters, gather
+from .spare import SpareMemory
 from .spec import Dense, Head, Layer, dense_layers, named_heads, resolve, size
 
 
@@ -60,6 +61,7 @@ class Network:
                 for name, head in self.heads.items()
             ],
         )
+        self._spare = SpareMemory(most=1 + len(self.heads))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Network, (self.n_in, self.trunk, self.heads))
@@ -196,8 +198,8 @@ class Network:
         """A result whose numbers are not set yet, to be filled through ``out=``."""
         chosen = _dtype(dtype)
         losses = dict.fromkeys(self.heads, float("nan"))
-        parts = {name: empty(layout, chosen) for name, layout in self.loss_layouts.items()} if per_loss else None
-        total = empty(self.layout, chosen) if summed else None
+        parts = {name: self._unset(layout, chosen) for name, layout in self.loss_layouts.items()} if per_loss else None
+        total = self._unset(self.layout, chosen) if summed else None
         gramian = np.empty((len(self.heads), len(self.heads))) if per_loss else None
         direct = _core.Direct(
             self._kernel,
@@ -208,6 +210,9 @@ class Network:
             losses,
         )
         return Gradients(losses, float("nan"), parts, total, gramian, direct)
+
+    def _unset(self, layout: Layout, dtype: np.dtype[Any]) -> Parameters:
+        return Parameters(layout, self._spare.empty(layout.size, dtype))
 
     def _own(self, params: Mapping[str, Any]) -> Parameters:
         if isinstance(params, Parameters) and (params.layout is self.layout or params.layout == self.layout):

@@ -26,6 +26,7 @@ ORDER = (
     "activations",
     "losses",
     "spec",
+    "spare",
     "parameters",
     "batch",
     "gradients",
