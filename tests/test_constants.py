@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 from constants import command
-from constants.functions import evaluation
-from constants.measure import Standard, Worst
+from constants.functions import ELEMENTARY, SHAPED, evaluation
+from constants.limits import limit
+from constants.measure import BINADES, CORE, Standard, Worst, chunks
 
 
 def test_the_docs_show_the_committed_sweep_and_no_bound_is_exceeded() -> None:
@@ -30,3 +32,43 @@ def test_values_within_pass_and_a_wrong_ulp_count_is_seen() -> None:
     standard.judge("numpy", value * np.float32(1 + 2e-6), slope, bad)
     assert 0.0 < good[0].share <= 1.0
     assert bad[0].share > 1.0
+
+
+@pytest.mark.parametrize("name", [*ELEMENTARY, *SHAPED])
+def test_where_a_function_is_a_line_the_short_look_never_finds_less_than_the_long_one(name: str) -> None:
+    rng = np.random.default_rng(len(name))
+    evaluate = evaluation("torch", name)
+    assert evaluate is not None
+    taken = 0
+    for sign, exponent in [b for b in BINADES if b[1] not in CORE][::37]:
+        line, z = limit(name, sign, exponent), next(iter(chunks(sign, exponent)))
+        z = rng.choice(z, 64)
+        value, slope = evaluate(z)
+        shares = None if line is None else line.shares("torch", z, value, slope)
+        if shares is None:
+            continue
+        taken += 1
+        worst = (Worst(), Worst())
+        Standard.of(name, z).judge("torch", value, slope, worst)
+        assert worst[0].share <= shares[0]
+        assert worst[1].share <= shares[1]
+    assert taken or name == "log"
+
+
+def test_the_short_look_does_not_pass_what_is_wrong() -> None:
+    line, z = limit("tanh", 0, 100), np.full(4, 2.0**-27, np.float32)
+    assert line is not None
+    assert line.shares("torch", z, z, np.ones_like(z)) is not None
+    assert line.shares("torch", z, z * np.float32(1 + 2e-6), np.ones_like(z)) is None
+    assert line.shares("torch", z, z, np.full_like(z, np.nan)) is None
+
+
+def test_figures_add_up_and_a_binade_counts_once() -> None:
+    record = {"framework": "torch", "version": "1", "function": "exp", "sign": 0, "exponent": 5, "date": "2026-11-24"}
+    first = command.counted([{**record, "value": [0.5, 1.0], "slope": None}])
+    again = {**record, "value": [0.9, 1.0], "slope": None}
+    both = command.counted([again, {**again, "exponent": 6}], first)["exp"]["torch"]
+    assert command.binades(both) == 2
+    assert command.covered({"exp": {"torch": both}}) == {("torch", "exp", 0, 5), ("torch", "exp", 0, 6)}
+    with pytest.raises(ValueError, match="torch 2"):
+        command.counted([{**again, "version": "2", "exponent": 7}], first)

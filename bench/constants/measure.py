@@ -14,7 +14,7 @@ from pyengine.rounding.activations import ELEMENTARY as ALLOWED
 from .functions import ELEMENTARY, FLUSHING, activation, exactly
 
 Array = np.ndarray[Any, Any]
-MANTISSAS, CHUNK = 1 << 23, 1 << 19
+MANTISSAS, CHUNK = 1 << 23, 1 << 16
 BINADES = tuple((sign, exponent) for exponent in range(255) for sign in (0, 1))
 """All finite float32: the sign and the biased exponent, 0 for zero and the subnormal numbers."""
 
@@ -36,10 +36,11 @@ def chunks(sign: int, exponent: int) -> Iterator[Array]:
 
 @dataclass
 class Worst:
-    """The largest share of a bound, and where."""
+    """The largest share of a bound, and where; and how many NaN there are where a number on the way overflows."""
 
     share: float = 0.0
     at: float = 0.0
+    undefined: int = 0
 
     def look(self, z: Array, actual: Array, expected: Array, bound: Array) -> None:
         with np.errstate(all="ignore"):
@@ -48,9 +49,17 @@ class Worst:
             # Where the exact value is beyond float32 an infinity is right; a NaN never is.
             shares = np.where(np.isinf(actual) & (np.abs(expected) >= _LARGEST), 0.0, shares)
             shares = np.where(np.isnan(actual) != np.isnan(expected), np.inf, np.where(np.isnan(expected), 0.0, shares))
+            # The bounds promise nothing where a number on the way overflows, and say so by being infinite.
+            shares = np.where(np.isinf(bound) & np.isfinite(expected), 0.0, shares)
+            self.undefined += int(np.isnan(actual[np.isinf(bound) & np.isfinite(expected)]).sum())
         most = int(shares.argmax())
         if shares[most] > self.share:
             self.share, self.at = float(shares[most]), float(z[most])
+
+    def at_most(self, share: float, at: float) -> None:
+        """Note an upper bound of the shares of some numbers, the first of which is ``at``."""
+        if share > self.share:
+            self.share, self.at = share, at
 
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -69,24 +78,33 @@ class Standard:
     @classmethod
     def of(cls, name: str, z: Array) -> Standard:
         wide = z.astype(np.float64)
+        size, ones = np.abs(wide), np.ones_like(wide)
         both = {flush: precision("float32", flush_to_zero=flush) for flush in (False, True)}
+        # What is flushed on the way in is 0: log has no value there, and a kink may be on either side.
+        flushed = {flush: flush & (size < p.smallest_normal) for flush, p in both.items()}
         with np.errstate(all="ignore"):
             if name in ELEMENTARY:
                 value = exactly(name)(wide)
                 relative = np.abs(value) if name not in {"erf", "erfc"} else np.ones_like(value)
                 bounds = {flush: p.u * ALLOWED * relative + p.smallest_normal for flush, p in both.items()}
+                if name == "log":
+                    bounds = {flush: np.where(flushed[flush], np.inf, bound) for flush, bound in bounds.items()}
                 return cls(z, value, bounds)
-            around, size, ones = (
-                behaviour(activation(name), wide, np.zeros_like(wide)),
-                np.abs(wide),
-                np.ones_like(wide),
-            )
+            own = activation(name)
+            around = behaviour(own, wide, np.zeros_like(wide), "any")
+            kink = abs(1.0 - own.slope) if name in {"leaky_relu", "elu"} else 0.0
+            # z·(1 + erf)/2 doubles z first; the derivative of gelu_tanh has the factor (1 - tanh²)·z²: 0·∞.
+            doubled = np.where((name == "gelu") & (2.0 * size > _LARGEST), np.inf, 0.0)
+            squared = np.where((name == "gelu_tanh") & (wide * wide > _LARGEST), np.inf, 0.0)
             return cls(
                 z,
                 around.value,
-                {flush: activation_bound(activation(name), around, size, p) for flush, p in both.items()},
+                {flush: activation_bound(own, around, size, p) + doubled for flush, p in both.items()},
                 around.slope,
-                {flush: slope_bound(around, size, ones, p) + around.jump for flush, p in both.items()},
+                {
+                    flush: slope_bound(around, size, ones, p) + around.jump + squared + kink * flushed[flush]
+                    for flush, p in both.items()
+                },
             )
 
     def judge(self, framework: str, value: Array, slope: Array | None, worst: tuple[Worst, Worst]) -> None:
