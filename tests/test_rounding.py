@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from typing import Any
 
@@ -12,7 +13,7 @@ from problems import problem
 from textbook import Style
 
 import pyengine as pe
-from pyengine import _oracle
+from pyengine import _core, _oracle
 from pyengine.activations import ACTIVATIONS
 from pyengine.rounding import (
     activation_bound,
@@ -195,3 +196,11 @@ def test_torch_holds_its_bounds(seed: int, dtype: str) -> None:
 
     given = problem(seed, dtype)
     assert gradient_bounds(*given).check(torch_gradients(given), pe.oracle.gradients(*given)) == []
+
+
+def test_the_compiled_erfc_is_that_of_the_c_library() -> None:
+    z = np.concatenate([np.random.default_rng(0).standard_normal(1000) * 8.0, [0.0, -0.0, np.inf, -np.inf, 30.0]])
+    expected = np.array([math.erfc(number) for number in z])
+    assert np.array_equal(_core.erfc(z), expected)
+    assert np.isnan(_core.erfc(np.array([np.nan]))).all()
+    assert _core.erfc(z.reshape(3, -1).T).shape == (335, 3)

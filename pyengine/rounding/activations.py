@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._core import erfc
 from ..activations import ELU, GELU, Activation, GELUTanh, LeakyReLU, Linear, ReLU, Sigmoid, SiLU, Softplus, Tanh
 from .running import F64, Kinks, ambiguous
 
@@ -25,7 +26,6 @@ ELEMENTARY = 8.0
 """Relative error of an elementary function, in units of u."""
 
 _GELU_TANH_OUTER, _GELU_TANH_CUBIC = math.sqrt(2.0 / math.pi), 0.044715
-_erfc = np.frompyfunc(math.erfc, 1, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,7 +191,7 @@ def _silu(_: Activation, z: F64, reach: F64, _kinks: Kinks) -> Behaviour:
 
 
 def _gelu(_: Activation, z: F64, reach: F64, _kinks: Kinks) -> Behaviour:
-    cdf, most = 0.5 * np.asarray(_erfc(-z / math.sqrt(2.0)), dtype=np.float64), np.abs(z) + reach
+    cdf, most = 0.5 * np.asarray(erfc(-z / math.sqrt(2.0))), np.abs(z) + reach
     value, slope = z * cdf, cdf + z * _normal_density(z)
     curvature = np.minimum(_normal_density(_nearest_zero(z, reach)) * (2.0 + most**2), 0.8)
     steepness = np.minimum(np.abs(slope) + curvature * reach, 1.13)

@@ -10,17 +10,20 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from .narrow import Side, spread
+
 F64 = npt.NDArray[np.float64]
+Index = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
 class _Weight:
-    """dW = ∂L/∂zᵀ·h: the variances of both factors, (batch, n_out) and (batch, n_in), and that of the product's own."""
+    """dW = ∂L/∂zᵀ·h: variances and squares of both factors, (n_out, batch) and (n_in, batch), and its own variance."""
 
-    of_gz: F64
-    gz: F64
-    of_h: F64
-    h: F64
+    of_gz: Side
+    gz: Side
+    of_h: Side
+    h: Side
     own: F64
 
 
@@ -32,7 +35,7 @@ class Elements:
         self._whole: dict[str, F64] = {}
         self._weights: dict[str, _Weight] = {}
 
-    def add_weight(self, name: str, of_gz: F64, gz: F64, of_h: F64, h: F64, own: F64) -> None:
+    def add_weight(self, name: str, of_gz: Side, gz: Side, of_h: Side, h: Side, own: F64) -> None:
         self._weights[name], self.own[name] = _Weight(of_gz, gz, of_h, h, own), own
 
     def add_bias(self, name: str, of_gz: F64, own: F64) -> None:
@@ -42,7 +45,10 @@ class Elements:
         """The variance of every element."""
         if name not in self._whole:
             w = self._weights[name]
-            self._whole[name] = w.of_gz.T @ w.h**2 + (w.gz * w.gz).T @ w.of_h + w.own
+            found = spread(w.of_gz, w.h)
+            found += spread(w.gz, w.of_h)
+            found += w.own
+            self._whole[name] = found
         return self._whole[name]
 
     def sum(self, name: str) -> float:
@@ -50,13 +56,27 @@ class Elements:
         if name in self._whole:
             return float(self._whole[name].sum())
         w = self._weights[name]
-        through_gz = np.vdot(w.of_gz.sum(axis=1), np.einsum("ij,ij->i", w.h, w.h))
-        through_h = np.vdot(np.einsum("ij,ij->i", w.gz, w.gz), w.of_h.sum(axis=1))
+        through_gz = np.vdot(w.of_gz.given.sum(axis=0), _squares(w.h))
+        through_h = np.vdot(_squares(w.gz), w.of_h.given.sum(axis=0))
         return float(through_gz + through_h + w.own.sum())
+
+    def some(self, name: str, rows: Index, columns: Index) -> F64:
+        """The variances of some elements of a matrix, given by their rows and columns, (count,)."""
+        if name in self._whole:
+            return np.asarray(self._whole[name][rows, columns])
+        w = self._weights[name]
+        through_gz = np.einsum("ij,ij->i", w.of_gz.given[rows], w.h.given[columns] ** 2)
+        through_h = np.einsum("ij,ij->i", w.gz.given[rows] ** 2, w.of_h.given[columns])
+        return np.asarray(through_gz + through_h + w.own[rows, columns])
 
     def at(self, name: str, index: tuple[int, ...]) -> float:
         """The variance of one element."""
         if name in self._whole:
             return float(self._whole[name][index])
-        w, (i, j) = self._weights[name], index
-        return float(np.vdot(w.of_gz[:, i], w.h[:, j] ** 2) + np.vdot(w.gz[:, i] ** 2, w.of_h[:, j]) + w.own[i, j])
+        row, column = (np.array([i]) for i in index)
+        return float(self.some(name, row, column)[0])
+
+
+def _squares(side: Side) -> F64:
+    """The sums of the squares of each sample, (batch,)."""
+    return np.asarray(np.einsum("ij,ij->j", side.given, side.given))

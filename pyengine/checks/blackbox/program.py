@@ -7,6 +7,7 @@ the forward pass follows from it, backwards.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from ...parameters import Parameters
 from ...reference import activation_and_derivative, dense_forward, loss_and_gradient
 from .curvature import LossCurvature, second_derivative
 from .loss_kinks import LossKinks, place
+from .narrow import Side
 
 if TYPE_CHECKING:
     from ...batch import Batch
@@ -41,6 +43,21 @@ class Visit:
     h: F64
     slope: F64
     bend: F64
+
+    @functools.cached_property
+    def w_squared(self) -> Side:
+        """As the right side of a product with Wᵀ."""
+        return Side(self.w, 2)
+
+    @functools.cached_property
+    def w_transposed_squared(self) -> Side:
+        """As the right side of a product with W."""
+        return Side(self.w.T, 2)
+
+    @functools.cached_property
+    def h_squared(self) -> Side:
+        """As the right side of a product with h_in."""
+        return Side(self.h_in.T, 2)
 
 
 @dataclass(eq=False)
@@ -116,8 +133,12 @@ class Program:
     def signs(self, seed: int, number: int) -> Parameters:
         """A random ±1 for every parameter, the same for all sums of losses; kept."""
         if (seed, number) not in self._signs:
-            drawn = np.random.default_rng([seed, number]).integers(0, 2, self.net.layout.size, np.int8)
-            self._signs[seed, number] = Parameters(self.net.layout, 2.0 * drawn - 1.0)
+            size = self.net.layout.size
+            drawn = np.frombuffer(np.random.default_rng([seed, number]).bytes(size // 8 + 1), np.uint8)
+            signs = np.unpackbits(drawn, count=size).astype(np.float64)
+            signs *= 2.0
+            signs -= 1.0
+            self._signs[seed, number] = Parameters(self.net.layout, signs)
         return self._signs[seed, number]
 
     # ------------------------------------------------------------------------------ forward beside its adjoint below

@@ -11,19 +11,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ...parameters import Parameters
+from ...rounding import gradient_bounds
+from .narrow import BLOCK
 from .variances import (
     BackwardVariances,
     ForwardVariances,
     Groups,
     backward_variances,
     projection_variance,
-    result_variances,
 )
 from .worst_case import worst_case
 
 if TYPE_CHECKING:
     from ...rounding import Precision
-    from .program import Backward, Program
+    from .program import Program
 
 F64 = npt.NDArray[np.float64]
 Gradient = Mapping[str, F64]
@@ -35,6 +37,8 @@ COHERENT = 8.0
 """Roundings of the factors 1/batch and weight, which are the same for every sample: they add up in step."""
 SIGNS = 3
 """Random projections."""
+FEW = 4096
+"""Up to so many elements of a tensor are compared with their variance one by one, more all at once."""
 
 
 @dataclass(frozen=True)
@@ -120,23 +124,35 @@ class GradientTests:
         self.variances: BackwardVariances = backward_variances(self.forward, self.back)
         self.groups = Groups(program, self.back.weights)
         self.truth: dict[str, F64] = {name: self.back.gradient[name] for name in self.names}
-        parts = _parts(program, self.back)
-        self._shared: dict[str, F64] = {}
-        self._last: tuple[Gradient, Gradient, dict[str, tuple[float, tuple[int, ...]]]] = ({}, {}, {})
-        self.parts = [{name: part[name] for name in self.names} for part in parts]
-        whole = [("scale", "the whole gradient", self.truth)]
-        whole += [("scale", name, {name: self.truth[name]}) for name in self.names]
+        # A coherent error of a loss's factor is proportional to weight·(its gradient).
+        self.parts: list[tuple[float, Gradient]] = [
+            (abs(weight), program.backward({name: 1.0}).gradient) for name, weight in self.back.weights.items()
+        ]
+        self._nearest_of: _Nearest | None = None
+        sums = {name: float(v.sum()) for name, v in self._results()}
+        squares = {name: _weighted_square(self.truth[name], v) for name, v in self._results()}
+        self.tests = [self._projection("scale", "the whole gradient", self.truth, sum(squares.values()))]
+        for name in self.names:
+            self.tests.append(self._projection("scale", name, {name: self.truth[name]}, squares[name]))
         for number in range(SIGNS):
             signs = program.signs(seed, number)
-            whole.append(
-                (f"random projection {number + 1}", "the whole gradient", {name: signs[name] for name in self.names})
-            )
-        self.tests = [self.test(*one) for one in whole]
+            direction = {name: signs[name] for name in self.names}
+            title = f"random projection {number + 1}"
+            self.tests.append(self._projection(title, "the whole gradient", direction, sum(sums.values())))
+
+    def _results(self) -> list[tuple[str, F64]]:
+        """The variance of the last operation of each tensor."""
+        return [(name, self.variances.elements.own[name]) for name in self.names]
 
     def test(self, statistic: str, where: str, direction: Gradient) -> Projection:
         """How far ⟨direction, ĝ - g⟩ may deviate."""
-        coherent = COHERENT * self.p.u * sum(abs(dot(direction, part)) for part in self.parts)
-        results = sum(float(np.vdot(row * row, v)) for row, v in result_variances(self.variances, direction))
+        own = self.variances.elements.own
+        return self._projection(
+            statistic, where, direction, sum(_weighted_square(row, own[name]) for name, row in direction.items())
+        )
+
+    def _projection(self, statistic: str, where: str, direction: Gradient, results: float) -> Projection:
+        coherent = COHERENT * self.p.u * sum(weight * abs(dot(direction, part)) for weight, part in self.parts)
         # Nothing but the roundings of the last operation of each tensor: a part of the variance.
         floor = PROJECTION_LIMIT * math.sqrt(results) + coherent
         return Projection(statistic, where, direction, coherent, floor, self.deviation)
@@ -153,72 +169,97 @@ class GradientTests:
         most = worst_case(self.program, self.back, self.forward, self.variances, amplitudes, test.direction, self.p)
         return most + test.coherent
 
+    @property
+    def lost(self) -> str:
+        """A tensor whose expected error is as large as itself, or nothing: products of two errors count there too."""
+        return next((n for n in self.names if 0.0 < _squared_norm(self.truth[n]) <= self.variances.elements.sum(n)), "")
+
+    @functools.cached_property
+    def rigorous(self) -> Gradient:
+        """The rigorous bound of every element: the running error analysis, which drops no term."""
+        net, batch, weights = self.program.net, self.program.batch, self.back.weights
+        params = Parameters(net.layout, self.program.params.flat.astype(self.program.dtype))
+        targets = {name: head.target for name, head in batch.heads.items()}
+        factors = {name: head.weights for name, head in batch.heads.items() if head.weights is not None}
+        bounds = gradient_bounds(
+            net, params, batch.x, targets, factors or None, flush_to_zero=self.p.flush_to_zero, kinks_at_zero="any"
+        )
+        alone = len(weights) == 1 and next(iter(weights.values())) == 1.0
+        return bounds.per_loss[next(iter(weights))] if alone else bounds.summed
+
     def alarms(self, gradient: Gradient, truth: Gradient) -> list[tuple[Alarm, Projection | None]]:
         """All statistics beyond their limits; a NaN anywhere is beyond."""
         found: list[tuple[Alarm, Projection | None]] = []
-        difference = {name: gradient[name] - truth[name] for name in self.names}
+        seen = self._compared(gradient, truth)
         for test in self.tests:
-            size = abs(dot(test.direction, difference))
+            size = abs(dot(test.direction, seen.difference))
             if size <= test.floor:
                 continue
             ratio = ratio_of(size, test.limit)
             if not ratio <= 1.0:
                 found.append((Alarm(test.statistic, test.where, ratio), test))
         for name in self.names:
-            if not difference[name].size or self._nearest(name, gradient, truth, difference[name])[0] <= 1.0:
+            if not seen.difference[name].size:
                 continue
-            ratios = self.element_ratios(name, difference[name])
-            if not (worst := float(ratios.max())) <= 1.0:
-                index = tuple(int(i) for i in np.unravel_index(int(ratios.argmax()), ratios.shape))
+            worst, index = self._element(name, seen)
+            if not worst <= 1.0:
                 found.append((Alarm("the element", f"{name}{list(index)}", worst), None))
         return found
 
     def element_ratios(self, name: str, difference: F64) -> F64:
         """The difference of every element over its limit."""
-        return self._over(name, difference, own=False)
+        return _shares(difference, self.variances.elements.whole(name), self._coherent(name))
 
-    def _over(self, name: str, difference: F64, *, own: bool) -> F64:
-        """The same; with ``own`` beside the roundings of the last operation alone: nothing is larger than that."""
-        elements = self.variances.elements
-        limit = ELEMENT_LIMIT * np.sqrt(elements.own[name] if own else elements.whole(name)) + self._coherent(name)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.where(difference == 0.0, 0.0, np.abs(difference) / limit)
-        return np.asarray(np.where(np.isnan(ratio), np.inf, ratio))
+    def _compared(self, gradient: Gradient, truth: Gradient) -> _Nearest:
+        """The difference of two gradients; that of the last pair is kept."""
+        held = self._nearest_of
+        if held is None or held.gradient is not gradient or held.truth is not truth:
+            difference = {name: gradient[name] - truth[name] for name in self.names}
+            held = self._nearest_of = _Nearest(gradient, truth, difference)
+        return held
 
-    def _nearest(
-        self, name: str, gradient: Gradient, truth: Gradient, difference: F64
-    ) -> tuple[float, tuple[int, ...]]:
-        """The largest of :meth:`_over` with ``own``, and where; kept for the last pair of gradients."""
-        if self._last[0] is not gradient or self._last[1] is not truth:
-            self._last = (gradient, truth, {})
-        held = self._last[2]
-        if name not in held:
-            ratios = self._over(name, difference, own=True)
-            index = tuple(int(i) for i in np.unravel_index(int(ratios.argmax()), ratios.shape))
-            held[name] = (float(ratios[index]), index)
-        return held[name]
+    def _element(self, name: str, seen: _Nearest) -> tuple[float, tuple[int, ...]]:
+        """The largest share of its limit that an element takes, and where.
+
+        A first look takes the roundings of the last operation alone, a part of the variance: only what is beyond that
+        is compared with the whole.
+        """
+        if name not in seen.elements:
+            difference = seen.difference[name]
+            most, index, beyond = _first_look(difference, self.variances.elements.own[name])
+            if beyond is not None and len(beyond) and difference.ndim == 2:
+                rows, columns = np.unravel_index(beyond, difference.shape)
+                variance = self.variances.elements.some(name, rows, columns)
+                ratios = _shares(difference[rows, columns], variance, self._coherent_at(name, (rows, columns)))
+                most, at = float(ratios.max()), int(ratios.argmax())
+                index = (int(rows[at]), int(columns[at]))
+            elif not most <= 1.0:
+                ratios = self.element_ratios(name, difference)
+                most = float(ratios.max())
+                index = tuple(int(i) for i in np.unravel_index(int(ratios.argmax()), ratios.shape))
+            seen.elements[name] = (most, index)
+        return seen.elements[name]
 
     def _coherent(self, name: str) -> F64:
         """What the factors that all samples share may do to every element."""
-        if name not in self._shared:
-            self._shared[name] = np.asarray(COHERENT * self.p.u * sum(np.abs(part[name]) for part in self.parts))
-        return self._shared[name]
+        return self._coherent_at(name, ...)
+
+    def _coherent_at(self, name: str, at: Any) -> F64:
+        return np.asarray(COHERENT * self.p.u * sum(weight * np.abs(part[name][at]) for weight, part in self.parts))
 
     def tensor(self, name: str, gradient: Gradient, truth: Gradient) -> TensorFinding:
-        g, difference = truth[name], gradient[name] - truth[name]
+        seen = self._compared(gradient, truth)
+        g, difference = truth[name], seen.difference[name]
         norm = float(np.linalg.norm(g))
         size = norm if norm > 0.0 else math.nan
         test = next(t for t in self.tests if t.where == name)
-        most, index = self._nearest(name, gradient, truth, difference)
-        if not most <= 1.0:
-            ratios = self.element_ratios(name, difference)
-            index = tuple(int(i) for i in np.unravel_index(int(ratios.argmax()), ratios.shape))
+        _, index = self._element(name, seen)
         return TensorFinding(
             name=name,
             shape=g.shape,
             actual_error=float(np.linalg.norm(difference)) / size,
             predicted_error=math.sqrt(self.variances.elements.sum(name)) / size,
-            scale_error=float((g * difference).sum()) / size**2,
+            scale_error=float(np.vdot(g, difference)) / size**2,
             worst_index=index,
             worst_actual=float(gradient[name][index]),
             worst_expected=float(g[index]),
@@ -230,15 +271,73 @@ class GradientTests:
     def _deviation_at(self, name: str, index: tuple[int, ...], difference: F64) -> float:
         """The deviation of an element in standard deviations, each with its share of what is coherent."""
         limit = ELEMENT_LIMIT * math.sqrt(self.variances.elements.at(name, index))
-        limit += float(self._coherent(name)[index])
+        limit += float(self._coherent_at(name, index))
         return ELEMENT_LIMIT * ratio_of(abs(float(difference[index])), limit)
 
 
-def _parts(program: Program, back: Backward) -> list[Gradient]:
-    """weight·(gradient of each loss): what a coherent error of that loss's factor is proportional to."""
-    if len(back.weights) == 1:
-        return [back.gradient]
-    return [program.backward({name: weight}).gradient for name, weight in back.weights.items()]
+@dataclass(eq=False)
+class _Nearest:
+    """Two gradients, their difference, and of each tensor the element nearest to its limit."""
+
+    gradient: Gradient
+    truth: Gradient
+    difference: dict[str, F64]
+    elements: dict[str, tuple[float, tuple[int, ...]]] = field(default_factory=dict)
+
+
+def _first_look(difference: F64, variance: F64) -> tuple[float, tuple[int, ...], npt.NDArray[np.intp] | None]:
+    """The largest share that an element takes of its limit by this variance alone, where, and the flat indices of all
+    elements beyond that limit: None for more than :data:`FEW`, or where there is a NaN. Block by block in the cache."""
+    flat, v = difference.ravel(), variance.ravel()
+    square = np.empty(min(BLOCK, flat.size))
+    most, at, count = -1.0, 0, 0
+    beyond: list[npt.NDArray[np.intp]] = []
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for start in range(0, flat.size, BLOCK):
+            part = flat[start : start + BLOCK]
+            some = square[: part.size]
+            np.multiply(part, part, out=some)
+            some /= v[start : start + BLOCK]
+            here = int(some.argmax())  # a NaN counts as the largest
+            if np.isnan(some[here]):
+                return math.inf, tuple(int(i) for i in np.unravel_index(start + here, difference.shape)), None
+            if some[here] > most:
+                most, at = float(some[here]), start + here
+            if some[here] > ELEMENT_LIMIT**2:
+                found = np.flatnonzero(some > ELEMENT_LIMIT**2)
+                count += found.size
+                if count <= FEW:
+                    beyond.append(found + start)
+    index = tuple(int(i) for i in np.unravel_index(at, difference.shape))
+    if count > FEW:
+        return math.inf, index, None
+    return math.sqrt(most) / ELEMENT_LIMIT, index, np.concatenate(beyond) if beyond else np.zeros(0, np.intp)
+
+
+def _shares(difference: F64, variance: F64, coherent: F64) -> F64:
+    """Of each element the difference over its limit; NaN is infinite."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        limit = ELEMENT_LIMIT * np.sqrt(variance) + coherent
+        ratio = np.where(difference == 0.0, 0.0, np.abs(difference) / limit)
+    return np.asarray(np.where(np.isnan(ratio), np.inf, ratio))
+
+
+def _weighted_square(row: F64, variance: F64) -> float:
+    """Σ row²·variance, block by block in the cache."""
+    if row.size <= BLOCK:
+        return float(np.vdot(row * row, variance))
+    flat, v = row.ravel(), variance.ravel()
+    square, total = np.empty(BLOCK), 0.0
+    for start in range(0, flat.size, BLOCK):
+        part = flat[start : start + BLOCK]
+        some = square[: part.size]
+        np.multiply(part, part, out=some)
+        total += float(np.dot(some, v[start : start + BLOCK]))
+    return total
+
+
+def _squared_norm(row: F64) -> float:
+    return float(np.vdot(row, row))
 
 
 def dot(direction: Gradient, gradient: Gradient) -> float:

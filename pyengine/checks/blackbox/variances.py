@@ -7,6 +7,7 @@ rigorous bound. An envelope on data without symmetry; docs/tolerances.md, sectio
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from ...rounding import activation_bound, behaviour, exact, slope_bound
 from ...rounding.losses import samples, target_rows
 from .elements import Elements
+from .narrow import Side, linear_form, spread
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,48 +27,21 @@ if TYPE_CHECKING:
 
 F64 = npt.NDArray[np.float64]
 
-WORTH_NARROWING = 1 << 28
-"""Multiplications from which float32 pays."""
-VANISHING = 2.0**-80
-"""Of products of numbers below 1, what is larger has lost nothing to underflow in float32."""
 
+def product_variance(left: Side, right: Side, product: F64, p: Precision, bias: F64 | None = None) -> F64:
+    """Of A·B (+ bias), elementwise: (u²/3)·[(n/6 + 1)·Q + (n/3 + 1)·Z² + Z₀²], Q = A²·B² + bias², Z₀ = A·B.
 
-def product_variance(a: F64, b: F64, product: F64, p: Precision, bias: F64 | None = None) -> F64:
-    """Of A·B (+ bias), elementwise: (u²/3)·[(n/6 + 1)·Q + (n/3 + 1)·Z² + Z₀²], Q = A²·B² + bias², Z₀ = A·B."""
-    squares = spread(a * a, b * b)
-    n = a.shape[1]
-    before: F64 | float = 0.0
-    if bias is not None:
-        n, squares, before = n + 1, squares + bias * bias, (product - bias) ** 2
-    return np.asarray(
-        p.u**2 / 3.0 * ((n / 6.0 + 1.0) * squares + (n / 3.0 + 1.0) * product**2 + before) + n * p.underflow**2
-    )
-
-
-def spread(a: F64, b: F64) -> F64:
-    """A·B of squares and variances, in float32: a variance needs a few digits, and only its exponent must not be lost.
-
-    Rows of A and columns of B are brought below 1 by powers of two; in float64 where something may still have vanished.
+    ``left`` has the squares of A, ``right`` those of Bᵀ.
     """
-    if a.size * b.shape[1] < WORTH_NARROWING:
-        return np.asarray(a @ b)
-    rows, columns = _exponents(a.max(axis=1)), _exponents(b.max(axis=0))
-    narrow_a, narrow_b = np.empty(a.shape, np.float32), np.empty(b.shape, np.float32)
-    np.multiply(a, np.ldexp(1.0, -rows)[:, None], out=narrow_a, casting="same_kind")
-    np.multiply(b, np.ldexp(1.0, -columns), out=narrow_b, casting="same_kind")
-    product = narrow_a @ narrow_b
-    if not product.min() >= VANISHING:
-        there = np.outer(a.any(axis=1), b.any(axis=0))
-        if not np.all(product[there] >= VANISHING):
-            return np.asarray(a @ b)
-    found = product.astype(np.float64)
-    found *= np.ldexp(1.0, rows)[:, None]
-    found *= np.ldexp(1.0, columns)
+    n = left.given.shape[1] + (bias is not None)
+    unit = p.u**2 / 3.0
+    rest: F64 | float = n * p.underflow**2
+    if bias is not None:
+        rest = rest + unit * (n / 6.0 + 1.0) * bias * bias
+    found = linear_form(left, right, unit * (n / 6.0 + 1.0), product, unit * (n / 3.0 + 1.0), rest)
+    if bias is not None:
+        found += unit * (product - bias) ** 2
     return found
-
-
-def _exponents(most: F64) -> npt.NDArray[np.intc]:
-    return np.asarray(np.clip(np.frexp(most)[1], -1000, 1000))
 
 
 def sum_variance(terms: F64, p: Precision) -> F64:
@@ -107,8 +82,8 @@ class ForwardVariances:
     def _through(self, visits: Sequence[Visit], variance: F64) -> F64:
         for visit in visits:
             name = visit.layer.name
-            self.z[name] = product_variance(visit.h_in, visit.w.T, visit.z, self.p, visit.b)
-            self.reach[name] = spread(variance, (visit.w * visit.w).T) + self.z[name]
+            self.z[name] = product_variance(Side(visit.h_in, 2), visit.w_squared, visit.z, self.p, visit.b)
+            self.reach[name] = spread(Side(variance, 1), visit.w_squared) + self.z[name]
             around = behaviour(visit.layer.activation, visit.z, np.zeros_like(visit.z))
             self.around[name] = around
             self.h_reach[f"into {name}"] = variance
@@ -188,16 +163,19 @@ def _undo(
         if bound.any():
             found.gz[name] = uniform_variance(bound)
             of_gz = of_gz + found.gz[name]
-        found.dw[name] = product_variance(gz.T, visit.h_in, back.gradient[f"{name}.weight"], p)
+        squares = Side(gz.T, 2)
+        found.dw[name] = product_variance(squares, visit.h_squared, back.gradient[f"{name}.weight"], p)
         entering = forward.h_reach[f"into {name}"]
-        found.elements.add_weight(f"{name}.weight", of_gz, gz, entering, visit.h_in, found.dw[name])
+        found.elements.add_weight(
+            f"{name}.weight", Side(of_gz.T, 1), squares, Side(entering.T, 1), visit.h_squared, found.dw[name]
+        )
         if visit.layer.bias:
             found.db[name] = sum_variance(gz, p)
             found.elements.add_bias(f"{name}.bias", of_gz, found.db[name])
         if number > 0 or to_input:
             gh_in = back.gh[visits[number - 1].layer.name] if number > 0 else gz @ visit.w
-            found.gh_in[name] = product_variance(gz, visit.w, gh_in, p)
-            variance = spread(of_gz, visit.w * visit.w) + found.gh_in[name]
+            found.gh_in[name] = product_variance(Side(gz, 2), visit.w_transposed_squared, gh_in, p)
+            variance = spread(Side(of_gz, 1), visit.w_transposed_squared) + found.gh_in[name]
     return variance
 
 
@@ -210,14 +188,18 @@ class Groups:
     def __init__(self, program: Program, losses: Iterable[str]) -> None:
         self.of = _classes(program.batch.x)
         self.number = int(self.of.max()) + 1
-        heads = [program.heads[name] for name in losses]
-        visits = [*program.trunk, *(visit for head in heads for visit in head)]
+        self.program, self.losses = program, list(losses)
+
+    @functools.cached_property
+    def duplicates(self) -> bool:
+        heads = [self.program.heads[name] for name in self.losses]
+        visits = [*self.program.trunk, *(visit for head in heads for visit in head)]
         # What a unit feeds decides its ∂L/∂h; the trunk's last layer feeds every head.
-        fed = [visit.w for part in (program.trunk, *heads) for visit in part[1:]]
-        if program.trunk:
+        fed = [visit.w for part in (self.program.trunk, *heads) for visit in part[1:]]
+        if self.program.trunk:
             fed.append(np.concatenate([head[0].w for head in heads]))
-        self.duplicates = (
-            self.number < program.batch.size
+        return (
+            self.number < self.program.batch.size
             or any(_repeats(v.w if v.b is None else np.column_stack([v.w, v.b])) for v in visits)
             or any(_repeats(w.T[w.any(axis=0)]) for w in fed)
         )
