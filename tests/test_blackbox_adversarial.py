@@ -13,6 +13,7 @@ from problems import Problem
 from staged_runs import everyday
 
 import pyengine as pe
+from pyengine.checks.staged.recording import Place, recorded
 
 
 def verdict_of(given: Problem, summed: Mapping[str, Any]) -> pe.Verification:
@@ -91,3 +92,26 @@ def test_more_units_at_a_kink_than_equations_are_inconclusive() -> None:
     report = pe.verify_gradients(net, params, *batch, summed=summed)
     assert report.verdict == "INCONCLUSIVE", report
     assert "kink" in report.findings[0].reason
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(1.0, "INCONCLUSIVE"), (1e3, "INCONSISTENT")])
+def test_a_derivative_without_digits_is_no_fault_unless_beyond_its_bound(factor: float, expected: str) -> None:
+    # Units of tanh so near 1 that 1 - h² has no digit left, in a library whose tanh ends three roundings below 1: the
+    # product of two such errors in two layers is 20 times the gradient.
+    given = DATA["positive"](everyday("small", activation="tanh"))
+    net, params, x, targets, _ = given
+    most = np.float32(1.0 - 3.0 * 2.0**-24)
+
+    def clamped(place: Place, value: Any, of: tuple[Any, ...]) -> Any:
+        if place.part == "h" and place.key.startswith("trunk"):
+            return np.minimum(value, most)
+        if place.part == "dz" and place.key.startswith("trunk"):
+            h = np.minimum(np.tanh(of[2]), most)
+            return of[0] * (np.float32(1.0) - h * h)
+        return value
+
+    witnesses = recorded(net, params, x, targets, tamper=clamped)
+    assert pe.verify_witnesses(net, params, x, targets, witnesses).verdict == "CERTIFIED"
+    assert witnesses.summed is not None
+    summed = {name: np.float32(factor) * value for name, value in witnesses.summed.gradient.items()}
+    assert verdict_of(given, summed).verdict == expected

@@ -80,6 +80,9 @@ def judge_gradient(
     elif tests.groups.duplicates and not conspired:
         verdict = "INCONCLUSIVE"
         reason = "copies of samples or units round alike, and the statistics assume that they do not"
+    elif (lost := tests.lost) and _bounded(tests, gradient, unmoved):
+        verdict = "INCONCLUSIVE"
+        reason = f"rounding may leave no digit of {lost}, and the statistics are those of small errors"
     return finding(verdict, reason, alarms, flips, replayed=True)
 
 
@@ -115,6 +118,12 @@ def _conspiracy(tests: GradientTests, test: Projection, gradient: Gradient, trut
     """The deviation over the largest that rounding can cause, with the units that no one can decide on any side."""
     most = tests.conspiracy(test) + (all_flips(tests, test.direction) if undecided else 0.0)
     return ratio_of(abs(dot(test.direction, _difference(gradient, truth))), most)
+
+
+def _bounded(tests: GradientTests, gradient: Gradient, truth: Gradient) -> bool:
+    """Whether every element is within its rigorous bound, which holds for errors of any size."""
+    bound = tests.rigorous
+    return all(bool((np.abs(gradient[n] - truth[n]) <= bound[n]).all()) for n in tests.names)
 
 
 def _difference(gradient: Gradient, truth: Gradient) -> dict[str, npt.NDArray[np.float64]]:
