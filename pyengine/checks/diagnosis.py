@@ -132,10 +132,6 @@ _TEXTS = {
         "The gradient of {names} is not the one of its own loss{factor}.",
         "Does another loss reach this head, or is its loss weighted or reduced otherwise?",
     ),
-    "unexpected gradient": (
-        "{names} got a gradient, though no loss reaches them.",
-        "Look for another loss or regularizer on them.",
-    ),
     "changed outside": (
         "{names} changed between the optimizer's steps.",
         "Look for code that writes to parameters: weight clipping, averaging, tying or loading.",
@@ -145,6 +141,8 @@ _TEXTS = {
         "Look for a learning rate, weight decay or hook that changes around step().",
     ),
 }
+
+NAMES = tuple(_TEXTS)
 
 
 def diagnosis(name: str, *, about: str = "", **numbers: object) -> Diagnosis:
