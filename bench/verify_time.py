@@ -1,9 +1,9 @@
 """How long ``pe.verify`` takes beside one training step of the framework: ``python bench/verify_time.py [name ...]``.
 
-The medium network of the benchmark, its batch, and Adam, as the framework's users train it: PyTorch eagerly, JAX by one
-``jit`` of gradient and optax's update. Each framework has a process of its own. First calls are counted apart, on both
-sides with what they compile; after them step and verification take turns, and medians are kept. ``--write`` keeps them
-in ``bench/results_verify_time.json``.
+The medium network of the benchmark, its batch, and Adam, as its users train it: PyTorch eagerly, JAX by one ``jit`` of
+gradient and optax's update, Keras by ``train_on_batch``. Each framework has a process of its own. First calls are
+counted apart, on both sides with what they compile; after them step and verification take turns, and medians are kept.
+``--write`` keeps them in ``bench/results_verify_time.json``.
 """
 
 from __future__ import annotations
@@ -120,7 +120,40 @@ def jax(_: int) -> Pair:
     return step, verify
 
 
-FRAMEWORKS: dict[str, Callable[[int], Pair]] = {"torch": torch, "jax": jax}
+def keras(threads: int) -> Pair:
+    """Keras on the backend in ``KERAS_BACKEND``: ``train_on_batch``, which compiles where the backend does."""
+    import keras
+    import numpy as np
+
+    import pyengine as pe
+    from pyengine.bench.sizes import SIZES, WEIGHT_B, numbers
+
+    if keras.backend.backend() == "torch":
+        import torch
+
+        torch.set_num_threads(threads)
+    size = SIZES["medium"]
+    given = numbers(size, "float32")
+    keras.utils.set_random_seed(0)
+    pixels = keras.Input((given.x.shape[1],))
+
+    def stack(part: str, h: Any) -> Any:
+        widths = size.widths(part)
+        for i, (_, n_out) in enumerate(widths):
+            last = part != "trunk" and i == len(widths) - 1
+            h = keras.layers.Dense(n_out, None if last else "relu", name=part[-1] if last else None)(h)
+        return h
+
+    h = stack("trunk", pixels)
+    model = keras.Model(pixels, [stack("heads.a", h), stack("heads.b", h)])
+    losses = [keras.losses.SparseCategoricalCrossentropy(from_logits=True), "mse"]
+    model.compile("adam", loss=losses, loss_weights=[1.0, WEIGHT_B])
+    targets = [np.asarray(given.classes), np.asarray(given.values)]
+    return lambda: model.train_on_batch(given.x, targets), lambda: pe.verify(model, given.x, targets)
+
+
+BACKENDS = ("tensorflow", "jax", "torch")
+FRAMEWORKS: dict[str, Callable[[int], Pair]] = {"torch": torch, "jax": jax, **{f"keras-{b}": keras for b in BACKENDS}}
 
 
 def _stack(nn: Any, size: Any, part: str) -> Any:
@@ -178,7 +211,10 @@ def main() -> None:
     for name in given.names:
         command = [sys.executable, __file__, name, "--here", "--threads", str(given.threads)]
         command += ["--repetitions", str(given.repetitions)]
-        own = {"OMP_NUM_THREADS": str(given.threads), "XLA_FLAGS": "" if given.threads > 1 else ONE_THREAD}
+        backend = name.partition("-")[2]
+        own = {"KERAS_BACKEND": backend} if backend else {}
+        own |= {"TF_NUM_INTRAOP_THREADS": str(given.threads), "TF_NUM_INTEROP_THREADS": str(given.threads)}
+        own |= {"OMP_NUM_THREADS": str(given.threads), "XLA_FLAGS": "" if given.threads > 1 else ONE_THREAD}
         done = subprocess.run(command, env={**os.environ, **own}, stdout=subprocess.PIPE, check=True, text=True)
         found[name] = json.loads(done.stdout.splitlines()[-1])
         for which in ("first", "later"):

@@ -1,4 +1,4 @@
-"""The command line: ``pyengine demo``, ``pyengine bench``, ``pyengine selftest``, ``pyengine info``.
+"""The command line: ``pyengine demo``, ``verify``, ``bench``, ``selftest``, ``info``.
 
 Exit codes: 0 what was judged holds, 1 it is refuted, 2 wrong usage, 3 inconclusive.
 """
@@ -8,18 +8,21 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
-from .errors import listing, sentence
+from .errors import is_sentence, listing, sentence
 from .files import write_atomically
 from .progress import progress_line
 
 if TYPE_CHECKING:
     from .report import Report
 
-EXIT_CODES = {"CONSISTENT": 0, "INCONSISTENT": 1, "INCONCLUSIVE": 3}
+EXIT_CODES = {
+    "CONSISTENT": 0, "CERTIFIED": 0, "INCONSISTENT": 1, "REFUTED": 1, "REFUTED_STATISTICAL": 1, "INCONCLUSIVE": 3
+}  # fmt: skip
 WRONG_USAGE = 2
 NEEDS = "The command line needs typer and rich; install them with: pip install 'pyengine-grad[cli]'"
 
@@ -74,6 +77,26 @@ def application() -> Any:
     ) -> None:
         """Take one real training step on handwritten digits and judge it."""
         raise typer.Exit(run_demo(framework, seed, batch, json_path))
+
+    @app.command()
+    def verify(
+        model: str = typer.Argument(
+            metavar="MODEL", help="MODEL.keras, or FILE.py:FUNCTION that returns what pe.verify takes."
+        ),
+        data: Path | None = typer.Option(  # noqa: B008
+            None, metavar="FILE.npz", help="The batch: x, a target per output, perhaps sample_weight."
+        ),
+        mode: str = typer.Option("auto", help="auto, staged or blackbox."),
+        seed: int = typer.Option(0, min=0, help="Chooses the projections of the statistical checks."),
+        json_path: Path | None = typer.Option(  # noqa: B008
+            None, "--json", metavar="PATH", help="Also write the report as JSON."
+        ),
+        html_path: Path | None = typer.Option(  # noqa: B008
+            None, "--html", metavar="PATH", help="Also write the report as one HTML file."
+        ),
+    ) -> None:
+        """Judge a model of your own on a batch of your own."""
+        raise typer.Exit(run_verify(model, data, mode, seed, json_path, html_path))
 
     @app.command()
     def bench(
@@ -138,6 +161,40 @@ def run_demo(framework: str, seed: int, batch: int, json_path: Path | None = Non
     _print(report)
     if json_path is not None:
         write_atomically(json_path, report.to_json() + "\n")
+    return EXIT_CODES[report.verdict]
+
+
+def run_verify(
+    model: str,
+    data: Path | None = None,
+    mode: str = "auto",
+    seed: int = 0,
+    json_path: Path | None = None,
+    html_path: Path | None = None,
+) -> int:
+    """Judge the model, print the report, and return the exit code."""
+    from importlib.util import find_spec
+
+    from .verify_file import verify_file
+
+    for path in (json_path, html_path):
+        if path is not None and not path.parent.is_dir():
+            return _refuse(f"There is no folder {path.parent} to write {path.name} into.")
+    if html_path is not None and find_spec("jinja2") is None:
+        return _refuse("`--html` needs jinja2; install it with: pip install 'pyengine-grad[report]'")
+    try:
+        report = verify_file(model, data, mode=mode, seed=seed)  # type: ignore[arg-type]  # verify() checks the mode
+    except Exception as error:
+        if is_sentence(str(error)):
+            return _refuse(str(error))
+        # The user's own code, or a framework's: where it happened matters, and 1 would say refuted.
+        traceback.print_exc()
+        return WRONG_USAGE
+    print(report)
+    if json_path is not None:
+        write_atomically(json_path, report.to_json() + "\n")
+    if html_path is not None:
+        report.to_html(html_path)
     return EXIT_CODES[report.verdict]
 
 

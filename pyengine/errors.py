@@ -32,6 +32,15 @@ def sentence(argument: str, *, got: str, expected: str, remedy: str) -> str:
     return f"`{argument}` {got}; expected {expected}. {remedy}"
 
 
+def is_sentence(message: str) -> bool:
+    """Whether :func:`sentence` composed it.
+
+    >>> is_sentence(sentence("x", got="is missing", expected="a batch", remedy="Pass it.")), is_sentence("no such key")
+    (True, False)
+    """
+    return message.startswith("`") and "; expected " in message
+
+
 def listing(names: object) -> str:
     """Join names for an error message.
 

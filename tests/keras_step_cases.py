@@ -192,6 +192,24 @@ def a_regularizer_that_a_step_leaves_out_is_named() -> None:
 
 
 @claim
+def a_model_of_one_output_has_a_ledger() -> None:
+    class Halved(keras.Sequential):  # type: ignore[misc]
+        def compute_loss(self, *given: Any, **named: Any) -> Any:
+            return super().compute_loss(*given, **named) / 2.0
+
+    x, targets = batch()
+    for kind, verdict in ((keras.Sequential, "balanced"), (Halved, "unexplained rest")):
+        keras.utils.set_random_seed(0)
+        dense = keras.layers.Dense
+        model = kind([keras.Input((12,)), dense(9, "relu", kernel_regularizer="l2"), dense(2, name="ink")])
+        model.compile("sgd", loss="mse", loss_weights=[0.7])
+        report = pe.verify(model, x, targets["ink"])
+        assert report.ledger.verdict == verdict, report
+        assert [(t.name, t.weight) for t in report.ledger.terms] == [("ink", 0.7), ("regularizers", 1.0)], report
+        assert bool(report) == (verdict == "balanced"), report
+
+
+@claim
 def every_option_of_the_optimizer_is_read() -> None:
     kinds = keras.optimizers
     for optimizer in (

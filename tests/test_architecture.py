@@ -50,6 +50,7 @@ ORDER = (
     "verify_step",
     "adapters",
     "verify_model",
+    "verify_file",
     "judge_watched",
     "watch_observed",
     "watch_loop",

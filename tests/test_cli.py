@@ -16,7 +16,9 @@ import pyengine as pe
 from pyengine import cli, demo
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, cwd: Path | None = None, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """The real command in a process of its own, in a terminal that speaks ASCII only."""
     code = "import sys; from pyengine.cli import main; sys.argv[0] = 'pyengine'; main()"
     return subprocess.run(
@@ -24,7 +26,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONIOENCODING": "ascii", "NO_COLOR": "1"},
+        cwd=cwd,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "NO_COLOR": "1", **(environment or {})},
     )
 
 

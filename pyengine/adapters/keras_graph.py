@@ -50,6 +50,7 @@ class Graph:
     shaping: tuple[Any, ...]
     chains: Mapping[str, tuple[Place, ...]]
     structure: Any
+    input_shape: tuple[int | None, ...]
 
 
 def graph_of(keras: Any, model: Any) -> Graph:
@@ -70,7 +71,7 @@ def graph_of(keras: Any, model: Any) -> Graph:
     first = next(iter(shaping.values()))
     if any(list(map(id, one)) != list(map(id, first)) for one in shaping.values()):
         raise _unknown("model", "prepares its input in more than one way", "one way before the first Dense layer")
-    return Graph(first, chains, structure)
+    return Graph(first, chains, structure, tuple(inputs[0].shape))
 
 
 def shared_depth(chains: Mapping[str, tuple[Place, ...]]) -> int:

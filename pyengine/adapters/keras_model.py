@@ -83,7 +83,10 @@ def subject_of(model: Any, x: Any, targets: Any, sample_weight: Any = None, obje
     keras = load()
     graph = graph_of(keras, model)
     dtype = _dtype(graph)
+    given = _input(x, dtype)
+    _require_shape(graph, given)
     terms = terms_of(keras, compiled(model) if objective is None else objective, graph, targets, sample_weight, dtype)
+    _require_targets(terms, len(given))
     chains = {name: graph.chains[name] for name in terms}
     depth = shared_depth(chains)
     first = next(iter(chains.values()))
@@ -105,7 +108,7 @@ def subject_of(model: Any, x: Any, targets: Any, sample_weight: Any = None, obje
                      remedy="Set trainable=True on them for the check.")
         )  # fmt: skip
     params = read_parameters(keras, network, variables)
-    return Subject(model, graph, terms, network, places, variables, _input(x, dtype), params)
+    return Subject(model, graph, terms, network, places, variables, given, params)
 
 
 def read_parameters(keras: Any, network: Network, variables: Mapping[str, Any]) -> Parameters:
@@ -249,6 +252,34 @@ def _input(x: Any, dtype: str) -> Array:
         )  # fmt: skip
     # As Keras converts what it is given.
     return array.astype(dtype, copy=False)
+
+
+def _require_shape(graph: Graph, x: Array) -> None:
+    wanted = tuple(graph.input_shape[1:])
+    fits = len(wanted) == x.ndim - 1 and all(n in (None, own) for n, own in zip(wanted, x.shape[1:], strict=True))
+    if not fits:
+        raise ValueError(
+            sentence("x", got=f"has shape {x.shape}", expected=f"(batch, {', '.join(map(str, wanted))})",
+                     remedy="Pass what the model takes.")
+        )  # fmt: skip
+
+
+def _require_targets(terms: Mapping[str, Term], batch: int) -> None:
+    """Keras would spread or cut what does not fit, or fail inside its backend."""
+    for name, term in terms.items():
+        target, n_out = term.target, term.last.n_out
+        classes = term.loss.target_kind == "classes" and target.dtype.kind in "iu"
+        shapes = [(batch,), (batch, 1)] if classes else [(batch, n_out), *([(batch,)] if n_out == 1 else [])]
+        if target.shape not in shapes:
+            raise ValueError(
+                sentence(f"targets[{name!r}]", got=f"has shape {target.shape}",
+                         expected=" or ".join(map(str, shapes)), remedy="One target per sample and output.")
+            )  # fmt: skip
+        if classes and not (target.min() >= 0 and target.max() < n_out):
+            raise ValueError(
+                sentence(f"targets[{name!r}]", got=f"has classes from {target.min()} to {target.max()}",
+                         expected=f"0 to {n_out - 1}", remedy="Number the classes from 0.")
+            )  # fmt: skip
 
 
 def _gradient(subject: Subject, given: Array | None, name: str) -> Array:

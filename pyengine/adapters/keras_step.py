@@ -126,7 +126,7 @@ def observe(subject: Subject, done: Computation, extra: Mapping[str, tuple[float
         optimizer=None if rule is None else _RuleWith(rule, total),
         native=subject.native,
         objective={name: term.name for name, term in subject.terms.items()},
-        log=_log(subject, logs),
+        log=_log(subject, logs, done.losses),
         versions=done.versions,
         notes=tuple(notes),
         observed=len(applied) == 1 and not hidden,
@@ -295,14 +295,15 @@ def _rule(keras: Any, subject: Subject, optimizer: Any) -> tuple[Rule | None, St
     return read.rule, State(steps, fresh.slots, fresh.slot_errors, fresh.error), read.clip
 
 
-def _log(subject: Subject, logs: Any) -> Log | None:
+def _log(subject: Subject, logs: Any, losses: Mapping[str, float]) -> Log | None:
+    """What the step reported; ``losses`` are those that Keras computes when asked for them alone."""
     if not isinstance(logs, Mapping) or "loss" not in logs:
         return None
     names = list(subject.terms)
     total = float(logs["loss"])
     if len(names) == 1:
         # Keras reports a single loss as the total alone, with whatever was added to it.
-        return None
+        return Log(total, {names[0]: losses[names[0]]}, roundings=2)
     if any(f"{name}_loss" not in logs for name in names):
         return None
     # A running mean of one batch: one product with the batch size, one division by it.
