@@ -86,7 +86,7 @@ def _judged(framework: str, names: list[str], *, adversarial: bool) -> Iterator[
         last = time.monotonic()
         for count, name in enumerate(names):
             given = CASES[name]() if adversarial else drawn(int(name))
-            number = count if adversarial else int(name)
+            number = list(CASES).index(name) if adversarial else int(name)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # of overflow in what the frameworks compute
                 record = judged(route, given, number)

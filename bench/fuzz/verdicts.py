@@ -75,7 +75,8 @@ def _staged(report: pe.StagedReport) -> Record:
             else:
                 sums = max(sums, share)
             if name in stage.replays:
-                replayed[f"{stage.name} {name}"] = value / (REPLAYED * stage.replays[name])
+                most = REPLAYED * stage.replays[name]
+                replayed[f"{stage.name} {name}"] = value / most if most > 0.0 else float("inf")
     return {
         "verdict": report.verdict,
         "stages": len(report.stages),
