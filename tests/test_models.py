@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from models import command
 from pyengine.activations import ACTIVATIONS
 from pyengine.losses import LOSSES
 
+FOLDER = command.FOLDER
 RESULTS: dict[str, Any] = json.loads(command.RESULT.read_text(encoding="utf-8"))
 
 
@@ -32,6 +35,17 @@ def test_a_slice_of_jax_models_is_certified(tmp_path: Path, capsys: pytest.Captu
     pytest.importorskip("equinox")
     for seed in (9, 10, 11, 16):
         assert command.run_seeds("jax", range(seed, seed + 1), tmp_path / "journal.jsonl") == 0, capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_slice_of_keras_models_is_certified(tmp_path: Path) -> None:
+    """One in each manner; in a process of its own, because Keras has one backend a process."""
+    pytest.importorskip("keras")
+    pytest.importorskip("torch")
+    arguments = [sys.executable, str(FOLDER), "run", "keras-torch", "--seeds", "8:12", "--journal", str(tmp_path / "j")]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 models judged, 0 not certified" in done.stdout
 
 
 @pytest.mark.parametrize("framework", sorted(RESULTS))
