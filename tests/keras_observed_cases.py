@@ -103,5 +103,41 @@ def a_stopped_gradient_shows_in_reach() -> None:
         assert report.combination.verdict == "cannot tell"
 
 
+def steps_of(how: str) -> pe.Verification:
+    """Two honest steps of a convolutional network with batch norm, then one that is watched."""
+    keras.utils.set_random_seed(0)
+    pixels = keras.Input((8, 8, 1))
+    h = layers.BatchNormalization(name="norm")(layers.Conv2D(4, 3, strides=2, name="conv")(pixels))
+    h = layers.Flatten()(layers.ReLU()(h))
+    model = keras.Model(pixels, {"digit": layers.Dense(10, name="digit")(h), "ink": layers.Dense(1, name="ink")(h)})
+    losses = {"digit": keras.losses.SparseCategoricalCrossentropy(from_logits=True), "ink": "mse"}
+    optimizer = keras.optimizers.Adam(0.01)
+    x, targets = digits()
+
+    def step(digit: float, ink: float) -> None:
+        model.compile(optimizer, losses, {"digit": digit, "ink": ink})
+        model.train_on_batch(x, targets)
+
+    for _ in range(2):
+        step(1.0, 0.3)
+    taken = {"summed": [(1.0, 0.3)], "averaged": [(0.5, 0.15)], "missing loss": [(1.0, 0.0)],
+             "in turn": [(1.0, 0.0), (0.0, 0.3)]}  # fmt: skip
+    with pe.watch(model, losses, optimizer, {"digit": 1.0, "ink": 0.3}) as seen:
+        for weights in taken[how]:
+            step(*weights)
+    return seen.report(x, targets)
+
+
+@claim
+def a_step_of_a_network_with_batch_norm_is_named_by_replaying_it() -> None:
+    report = steps_of("summed")
+    assert report.verdict == "CONSISTENT", report
+    assert report.update.verdict == "summed", report
+    for how in ("averaged", "missing loss", "in turn"):
+        report = steps_of(how)
+        assert report.verdict == "INCONSISTENT", report
+        assert report.update.verdict == how, report
+
+
 if __name__ == "__main__":
     claim.run()

@@ -217,8 +217,18 @@ class TrainFunction:
         self._before, model.train_function = model.train_function, None
         self._compiled = getattr(model, "_compile_loss", None)
 
+        own_step = model.train_step
+
+        def fresh() -> Any:
+            def train_step(*given: Any) -> Any:
+                return own_step(*given)
+
+            return train_step
+
         def made(force: bool = False) -> Any:
             if model.train_function is None or force:
+                # JAX would find the same function among what it has traced before, with what was compiled then.
+                vars(model)["train_step"] = fresh()
                 make(model, force)
                 own = model.train_function
 
@@ -231,14 +241,8 @@ class TrainFunction:
             return model.train_function
 
         vars(model)["make_train_function"] = made
-        own_step = model.train_step
-
-        def train_step(*given: Any) -> Any:
-            return own_step(*given)
-
-        # JAX would find the bound method among what it has traced before.
         self._step = vars(model).get("train_step")
-        vars(model)["train_step"] = train_step
+        vars(model)["train_step"] = fresh()
 
     def stop(self) -> None:
         restore(self.model, "make_train_function", None)
