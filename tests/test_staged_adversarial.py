@@ -60,6 +60,27 @@ def test_a_large_constant_batch_rounds_coherently_as_replays_show() -> None:
     assert "✓ replayed" in str(report)
 
 
+def smoothed_classes(label_smoothing: float) -> Problem:
+    """Nearly the same outputs in every sample; some classes are about as likely as smoothing makes their target."""
+    loss = pe.SoftmaxCrossEntropy(label_smoothing=label_smoothing)
+    net = pe.Network(4, [pe.Dense(4, "tanh")], {"only": pe.Head([pe.Dense(682)], loss)})
+    rng, params = np.random.default_rng(0), net.init(0)
+    params["heads.only.0.weight"][...] *= np.float32(0.1)
+    params["heads.only.0.bias"][...] = rng.standard_normal(682)
+    return Problem(net, params, rng.standard_normal((759, 4), dtype=np.float32), {"only": rng.integers(0, 682, 759)})
+
+
+def test_the_sum_of_smoothed_targets_rounds_alike_in_every_sample_as_replays_show() -> None:
+    given = smoothed_classes(0.1)
+    report = verdict_of(given, torch_witnesses(given))
+    assert report.verdict == "CERTIFIED", report.answer
+    assert report.staged.coherent_rounding
+
+
+def test_smoothing_that_is_off_by_a_millionth_is_refuted_all_the_same() -> None:
+    assert verdict_of(smoothed_classes(0.1), torch_witnesses(smoothed_classes(0.100001))).verdict == "REFUTED"
+
+
 def test_the_convention_of_a_relu_at_zero_is_reported() -> None:
     given = zero_init(plain("float32"))
     heads = {f"heads.{name}": 1.0 for name in given.net.heads}

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from ...batch import HeadTarget
     from ...losses import Loss
 
+VECTORS = (1, 8, 16, 32)
+"""Lanes of the vectors that sum over classes: none, AVX, AVX-512, two of those."""
+
 
 def judge_loss(
     name: str,
@@ -125,6 +128,31 @@ def _replays(loss: Loss, given: HeadTarget, output: Array, weight: float, seed: 
             for factor in factors:
                 yield (d * (dtype(weight) * factor)[:, None]).astype(np.float64)
                 yield ((d * factor[:, None]) * dtype(weight)).astype(np.float64)
+    if loss.name == "softmax_cross_entropy" and kept.plain:
+        for factor in (weights / n, weights * (1 / n)):
+            for lanes in VECTORS:
+                with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+                    d = _through_log_softmax(output, y * (dtype(weight) * factor)[:, None], lanes)
+                yield d.astype(np.float64)
+
+
+def _through_log_softmax(z: Array, target: Array, lanes: int) -> Array:
+    """p·Σ target - target, as differentiating -Σ target·log softmax(z) gives it; Σ by vectors of some lanes.
+
+    The textbook's p - y takes Σ y for 1. Smoothed, all terms of that sum but one are the same number in every sample,
+    and so is its rounding: a common factor of p alone, which shows wherever p and the target nearly cancel.
+    """
+    whole = target.shape[1] // lanes * lanes
+    total = np.zeros((len(target), lanes), target.dtype)
+    for begin in range(0, whole, lanes):
+        total += target[:, begin : begin + lanes]
+    total[:, : target.shape[1] - whole] += target[:, whole:]
+    while total.shape[1] > 1:
+        half = total.shape[1] // 2
+        total = total[:, :half] + total[:, half:]
+    shifted = z - z.max(axis=1, keepdims=True)
+    p = np.exp(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+    return np.asarray(p * total - target)
 
 
 def derivative(loss: Loss, z: Array, y: Array) -> Array:
