@@ -34,12 +34,13 @@ def everything(held: dict[str, dict[str, Any]]) -> str:
 
 
 def newest(held: dict[str, dict[str, Any]]) -> str:
-    """The newest result in short."""
+    """The newest whole campaign in short."""
     if not held:
         return ""
-    name, result = list(held.items())[-1]
+    name, result = max(held.items(), key=lambda item: (len(item[1]["contests"]), item[1]["machine"]["date"]))
     links = f"[Every contestant, quartiles, versions](bench/README.md), from [{name}](bench/results/{name})."
-    return f"{table.summary(result)}\n\n{links}\n"
+    stem = Path(name).stem
+    return f"![{stem}](bench/results/{stem}.svg)\n\n{table.summary(result)}\n\n{links}\n"
 
 
 def blocks() -> dict[Path, str]:
