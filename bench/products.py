@@ -38,6 +38,9 @@ SHAPES = [
     (2048, 2048, 2048),
 ]
 
+PAUSE = 0.02
+"""Seconds; libgomp's threads spin for a few milliseconds."""
+
 
 def dyadic(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray[Any, Any]:
     """Multiples of 1/8 up to 2: sums of a few thousand products are exact in float32 in any order."""
@@ -65,14 +68,20 @@ def seconds(call: Callable[[], object], repeats: int) -> float:
 
 
 def interleaved(calls: dict[str, Callable[[], object]], runs: int) -> dict[str, list[float]]:
-    """`runs` timings of each call in turn, a timing being as many calls as fill a millisecond."""
+    """`runs` timings of each call in turn, a timing being as many calls as fill five milliseconds.
+
+    Both libraries' threads wait for more work by spinning, on the processor that the other's needs: so a pause until
+    they sleep, and one call untimed, before each timing.
+    """
     repeats = {}
     for name, call in calls.items():
         call()
-        repeats[name] = max(1, round(1e-3 / seconds(call, 1)))
+        repeats[name] = max(1, round(5e-3 / seconds(call, 1)))
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(runs):
         for name, call in calls.items():
+            time.sleep(PAUSE)
+            call()
             times[name].append(seconds(call, repeats[name]))
     return times
 
