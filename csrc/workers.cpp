@@ -67,7 +67,9 @@ void Workers::serve(int thread) {
 void Workers::start(int threads) {
   for (; started_ < threads; ++started_) {
     try {
-      std::thread([this, thread = started_] { serve(thread); }).detach();
+      std::thread worker([this, thread = started_] { serve(thread); });
+      placement_.add(worker.native_handle());
+      worker.detach();
     } catch (const std::system_error&) {
       return; // fewer threads do the same work
     }
@@ -90,6 +92,7 @@ bool Workers::serve_call(int threads, std::span<const int> tasks, Run run, const
   const std::unique_lock only(one_call_, std::try_to_lock);
   if (!only.owns_lock()) return false;
   start(threads);
+  placement_.make_way();
   threads_.store(threads, std::memory_order_relaxed);
   run_.store(run, std::memory_order_relaxed);
   body_.store(body, std::memory_order_relaxed);

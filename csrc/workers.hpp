@@ -8,6 +8,7 @@
 #include <span>
 
 #include "parallel.hpp"
+#include "placement.hpp"
 
 namespace pyengine::detail {
 
@@ -25,6 +26,7 @@ class Workers {
 
   std::mutex one_call_;
   int started_ = 1; // the caller's own
+  Placement placement_;
 
   // The phase number above, the tasks not yet claimed below. What describes a phase is written only while nothing can
   // be claimed, and a claim succeeds only if this word is still the one read before the description: so a thread that
