@@ -23,7 +23,7 @@ from .checks.reach import faults
 from .checks.update import check_update
 from .errors import listing, sentence
 from .optimizers import Adam
-from .parameters import Layout, Parameters
+from .parameters import Layout, Parameters, empty
 from .progress import progress_line, say
 from .rounding import precision
 from .runtime import environment
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .engine import Network
     from .optimizers import Rule
 
-Gradient = dict[str, npt.NDArray[np.float64]]
+Gradient = Mapping[str, npt.NDArray[np.float64]]
 
 
 def verify_gradients(
@@ -114,7 +114,7 @@ def verify_gradients(
             if loss is not None or faults({"summed": touched}):
                 reach[loss or "summed"] = touched
             if name == "summed":
-                parts = {head: _moved(program, head, finding, tests) for head in net.heads}
+                parts = {head: _moved(program, head, finding) for head in net.heads}
                 combination = combine(tests, finding, gradient, parts)
     verdict = _gravest(findings)
     return Verification(
@@ -226,7 +226,7 @@ def _checked(argument: str, given: Any, layout: Layout) -> Gradient:
     if missing or unknown:
         got = f"lacks {listing(missing)}" if missing else f"has {listing(unknown)}"
         raise ValueError(sentence(argument, got=got, expected=listing(layout.names), remedy="Name them so."))
-    found = {}
+    found = empty(layout, np.dtype(np.float64))
     for name in layout.names:
         array = as_numpy(f"{argument}[{name!r}]", given[name])
         if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
@@ -248,7 +248,7 @@ def _checked(argument: str, given: Any, layout: Layout) -> Gradient:
                     remedy=remedy,
                 )
             )
-        found[name] = array.astype(np.float64)
+        found[name][...] = array
     return found
 
 
@@ -266,11 +266,10 @@ def _warnings(program: Program, forward: ForwardVariances) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _moved(program: Program, head: str, finding: Finding, tests: GradientTests) -> Gradient:
+def _moved(program: Program, head: str, finding: Finding) -> Gradient:
     """The gradient of one loss, at the kinks as the judged gradient has them."""
     here = flipped(program, finding.flips) if finding.flips else program
-    gradient = here.backward({head: 1.0}).gradient
-    return {name: gradient[name] for name in tests.names}
+    return here.backward({head: 1.0}).gradient
 
 
 def reach_of(gradient: Mapping[str, Any], truth: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:

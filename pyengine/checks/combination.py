@@ -277,9 +277,10 @@ def _all_hold(alpha: list[Alpha], weights: list[float]) -> bool:
 
 def cosines(jacobian: Vector) -> tuple[tuple[float, ...], ...]:
     """The cosines of the angles between the rows; NaN for a row of zeros."""
-    norms = np.linalg.norm(jacobian, axis=1)
+    products = jacobian @ jacobian.T
+    norms = np.sqrt(np.diagonal(products))
     with np.errstate(divide="ignore", invalid="ignore"):
-        matrix = (jacobian @ jacobian.T) / norms[:, None] / norms[None, :]
+        matrix = products / norms[:, None] / norms[None, :]
     return tuple(tuple(float(value) for value in row) for row in matrix)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ...parameters import Parameters
 from ..combination import Alpha, Combination, Fit, cosines, features_of, likeliest_factor, pattern
 from .statistics import GradientTests
 
@@ -86,7 +87,7 @@ def _orthonormal(rows: F64) -> tuple[F64, F64]:
     """
     q, r = rows, np.zeros((len(rows), len(rows)))
     for k in range(len(q)):
-        for _ in range(2):
+        for _ in range(2 if k else 0):
             shares = q[:k] @ q[k]
             q[k] -= shares @ q[:k]
             r[:k, k] += shares
@@ -125,4 +126,9 @@ def _fit(
 
 
 def _joined(gradient: Gradient, names: list[str]) -> F64:
-    return np.concatenate([gradient[name].ravel() for name in names]) if names else np.zeros(0)
+    """The arrays one after the other, flat: a view where they lie so already."""
+    if not names:
+        return np.zeros(0)
+    if isinstance(gradient, Parameters) and list(gradient.layout.names[: len(names)]) == names:
+        return np.asarray(gradient.flat[: sum(gradient[name].size for name in names)])
+    return np.concatenate([gradient[name].ravel() for name in names])

@@ -58,24 +58,21 @@ def linear_form(
 ) -> F64:
     """factor·(left·rightᵀ) + on_z·z² + rest, (m, n): ``rest`` a number or (n,)."""
     m, n = left.given.shape[0], right.given.shape[0]
-    product: npt.NDArray[Any]
+    product, lost = _product(left, right)
     rows, columns = np.full(m, factor), np.ones(n)
-    if left.given.size * n < WORTH_NARROWING:
-        product = left.wide @ right.wide.T
-    else:
-        product = left.narrow @ right.narrow.T
-        if _vanished(left, right, product):
-            product = left.wide @ right.wide.T
-        else:
-            rows, columns = factor * np.ldexp(1.0, left.exponents), np.ldexp(1.0, right.exponents)
+    if product.dtype == np.float32:
+        rows, columns = factor * np.ldexp(1.0, left.exponents), np.ldexp(1.0, right.exponents)
     found = np.empty((m, n))
     height = max(1, min(m, BLOCK // max(n, 1)))
     square = np.empty((height, n))
     for start in range(0, m, height):
         part = slice(start, min(start + height, m))
         block = found[part]
-        np.multiply(product[part], rows[part, None], out=block)
+        block[...] = product[part]
+        block *= rows[part, None]
         block *= columns
+        if (again := lost[(lost >= part.start) & (lost < part.stop)]).size:
+            block[again - start] = factor * (left.wide[again] @ right.wide.T)
         if z is not None:
             some = square[: part.stop - part.start]
             np.multiply(z[part], z[part], out=some)
@@ -85,8 +82,30 @@ def linear_form(
     return found
 
 
-def _vanished(left: Side, right: Side, product: npt.NDArray[Any]) -> bool:
+def _product(left: Side, right: Side) -> tuple[npt.NDArray[Any], npt.NDArray[np.intp]]:
+    """Left·rightᵀ: in float64, or scaled in float32, with the rows of which something may have vanished there."""
+    none = np.zeros(0, np.intp)
+    if left.given.size * right.given.shape[0] < WORTH_NARROWING:
+        return left.wide @ right.wide.T, none
+    product = left.narrow @ right.narrow.T
     if product.min() >= VANISHING:
-        return False
+        return product, none
     there = np.outer(left.given.any(axis=1), right.given.any(axis=1))
-    return not bool(np.all(product[there] >= VANISHING))
+    lost = np.flatnonzero(~np.all((product >= VANISHING) | ~there, axis=1))
+    if 2 * lost.size > len(product):
+        return left.wide @ right.wide.T, none
+    return product, lost
+
+
+def weighted_square(row: F64, variance: F64) -> float:
+    """Σ row²·variance, block by block in the cache."""
+    if row.size <= BLOCK:
+        return float(np.vdot(row * row, variance))
+    flat, v = row.ravel(), variance.ravel()
+    square, total = np.empty(BLOCK), 0.0
+    for start in range(0, flat.size, BLOCK):
+        part = flat[start : start + BLOCK]
+        some = square[: part.size]
+        np.multiply(part, part, out=some)
+        total += float(np.dot(some, v[start : start + BLOCK]))
+    return total

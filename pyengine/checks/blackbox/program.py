@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from ...parameters import Parameters
 from ...reference import activation_and_derivative, dense_forward, loss_and_gradient
 from .curvature import LossCurvature, second_derivative
 from .loss_kinks import LossKinks, place
-from .narrow import Side
+from .narrow import BLOCK, Side
 
 if TYPE_CHECKING:
     from ...batch import Batch
@@ -43,6 +43,17 @@ class Visit:
     h: F64
     slope: F64
     bend: F64
+
+    @functools.cached_property
+    def bent(self) -> bool:
+        """Whether f'' is anything but 0."""
+        return bool(self.bend.any())
+
+    @functools.cached_property
+    def narrow(self) -> Visit:
+        """What amplitudes are made of, in float32."""
+        kept = {part: getattr(self, part).astype(np.float32) for part in ("w", "h_in", "slope", "bend")}
+        return replace(self, **kept)
 
     @functools.cached_property
     def w_squared(self) -> Side:
@@ -135,10 +146,10 @@ class Program:
         if (seed, number) not in self._signs:
             size = self.net.layout.size
             drawn = np.frombuffer(np.random.default_rng([seed, number]).bytes(size // 8 + 1), np.uint8)
-            signs = np.unpackbits(drawn, count=size).astype(np.float64)
-            signs *= 2.0
-            signs -= 1.0
-            self._signs[seed, number] = Parameters(self.net.layout, signs)
+            signs = np.unpackbits(drawn, count=size).view(np.int8)
+            signs *= 2
+            signs -= 1
+            self._signs[seed, number] = Parameters(self.net.layout, signs.astype(np.float64))
         return self._signs[seed, number]
 
     # ------------------------------------------------------------------------------ forward beside its adjoint below
@@ -148,13 +159,11 @@ class Program:
 
         Backpropagation is linear: each loss goes back once, however many sums of them are asked for.
         """
-        layout = self.net.layout
-        back = Backward(dict(weights), Parameters(layout, np.zeros(layout.size)))
+        if list(weights.values()) == [1.0]:
+            return self._alone(next(iter(weights)))
+        back = Backward(dict(weights), Parameters(self.net.layout, self._sum(weights)))
         for name, weight in weights.items():
             one = self._alone(name)
-            if weight == 1.0 and len(weights) == 1:
-                return one
-            back.gradient.flat[:] += weight * one.gradient.flat
             for total, part in ((back.gh, one.gh), (back.gz, one.gz)):
                 for layer, value in part.items():
                     if layer in total:
@@ -162,6 +171,18 @@ class Program:
                     else:
                         total[layer] = weight * value
         return back
+
+    def _sum(self, weights: Mapping[str, float]) -> F64:
+        """Σ weight·gradient, flat, block by block in the cache."""
+        parts = [(weight, self._alone(name).gradient.flat) for name, weight in weights.items()]
+        total = np.empty(self.net.layout.size)
+        some = np.empty(min(BLOCK, total.size))
+        for start in range(0, total.size, BLOCK):
+            block = total[start : start + BLOCK]
+            np.multiply(parts[0][1][start : start + BLOCK], parts[0][0], out=block)
+            for weight, flat in parts[1:]:
+                block += np.multiply(flat[start : start + BLOCK], weight, out=some[: block.size])
+        return total
 
     def _alone(self, name: str) -> Backward:
         """The gradient of one loss, unweighted; kept."""
@@ -179,32 +200,39 @@ class Program:
             name = visit.layer.name
             gz = gh * visit.slope
             back.gh[name], back.gz[name] = gh, gz
-            back.gradient[f"{name}.weight"][...] = gz.T @ visit.h_in
+            np.matmul(gz.T, visit.h_in, out=back.gradient[f"{name}.weight"])
             if visit.layer.bias:
-                back.gradient[f"{name}.bias"][...] = gz.sum(axis=0)
+                gz.sum(axis=0, out=back.gradient[f"{name}.bias"])
             if number > 0 or to_input:
                 gh = gz @ visit.w
         return gh
 
-    def amplitudes(self, back: Backward, direction: Mapping[str, Any]) -> Amplitudes:
-        """The derivatives of ⟨direction, gradient⟩; ``direction`` maps some parameters to arrays of their shapes."""
+    def amplitudes(self, back: Backward, direction: Mapping[str, Any], *, narrow: bool = False) -> Amplitudes:
+        """The derivatives of ⟨direction, gradient⟩; ``direction`` maps some parameters to arrays of their shapes.
+
+        ``narrow`` computes them in float32, as the direction is then (:mod:`.rough`).
+        """
+
+        def layers(visits: Sequence[Visit]) -> Sequence[Visit]:
+            return [visit.narrow for visit in visits] if narrow else visits
+
         found = Amplitudes()
-        tangent = self._tangents(self.trunk, None, direction, found)
+        trunk = layers(self.trunk)
+        tangent = self._tangents(trunk, None, direction, found)
         bar: F64 | None = None
         for name, weight in back.weights.items():
-            visits = self.heads[name]
-            if tangent is not None and self.trunk:
+            visits = layers(self.heads[name])
+            if tangent is not None and trunk:
                 found.gh_in[visits[0].layer.name] = tangent
             out = self._tangents(visits, tangent, direction, found)
             if out is None:
                 continue
             found.seed[name] = out
-            through = self._adjoints(
-                visits, weight * self.curvature[name].times(out), back, direction, found, bool(self.trunk)
-            )
+            seed = (weight * self.curvature[name].times(out)).astype(out.dtype, copy=False)
+            through = self._adjoints(visits, seed, back, direction, found, bool(trunk))
             bar = through if bar is None or through is None else bar + through
-        if self.trunk and bar is not None:
-            self._adjoints(self.trunk, bar, back, direction, found, False)
+        if trunk and bar is not None:
+            self._adjoints(trunk, bar, back, direction, found, False)
         return found
 
     def _tangents(
@@ -233,18 +261,19 @@ class Program:
         found: Amplitudes,
         to_input: bool,
     ) -> F64 | None:
+        kind = bar.dtype
         for number, visit in reversed(list(enumerate(visits))):
             name = visit.layer.name
             found.h[name] = bar
             bar_z = bar * visit.slope
-            if name in found.gz:
-                bar_z = bar_z + found.gz[name] * back.gh[name] * visit.bend
+            if name in found.gz and visit.bent:
+                bar_z = bar_z + found.gz[name] * back.gh[name].astype(kind, copy=False) * visit.bend
             found.z[name] = bar_z
             if number == 0 and not to_input:
                 return None
             bar = bar_z @ visit.w
             if (weight := direction.get(f"{name}.weight")) is not None:
-                bar = bar + back.gz[name] @ weight
+                bar = bar + back.gz[name].astype(kind, copy=False) @ weight
         return bar
 
 

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from ...parameters import Parameters
 from ...rounding import gradient_bounds
-from .narrow import BLOCK
+from .narrow import BLOCK, weighted_square
+from .rough import rough_amplitudes
 from .variances import (
     BackwardVariances,
     ForwardVariances,
@@ -130,7 +131,7 @@ class GradientTests:
         ]
         self._nearest_of: _Nearest | None = None
         sums = {name: float(v.sum()) for name, v in self._results()}
-        squares = {name: _weighted_square(self.truth[name], v) for name, v in self._results()}
+        squares = {name: weighted_square(self.truth[name], v) for name, v in self._results()}
         self.tests = [self._projection("scale", "the whole gradient", self.truth, sum(squares.values()))]
         for name in self.names:
             self.tests.append(self._projection("scale", name, {name: self.truth[name]}, squares[name]))
@@ -148,7 +149,7 @@ class GradientTests:
         """How far ⟨direction, ĝ - g⟩ may deviate."""
         own = self.variances.elements.own
         return self._projection(
-            statistic, where, direction, sum(_weighted_square(row, own[name]) for name, row in direction.items())
+            statistic, where, direction, sum(weighted_square(row, own[name]) for name, row in direction.items())
         )
 
     def _projection(self, statistic: str, where: str, direction: Gradient, results: float) -> Projection:
@@ -159,8 +160,8 @@ class GradientTests:
 
     def deviation(self, direction: Gradient) -> float:
         """The standard deviation of ⟨direction, ĝ⟩ over all its rounding errors."""
-        amplitudes = self.program.amplitudes(self.back, direction)
-        return math.sqrt(projection_variance(self.forward, self.variances, amplitudes, direction, self.groups))
+        amplitudes, factor = rough_amplitudes(self.program, self.back, direction)
+        return math.sqrt(projection_variance(self.forward, self.variances, amplitudes, factor, direction, self.groups))
 
     def conspiracy(self, test: Projection) -> float:
         """The largest deviation that rounding can cause, to first order, if every error is as large and signed as is
@@ -320,20 +321,6 @@ def _shares(difference: F64, variance: F64, coherent: F64) -> F64:
         limit = ELEMENT_LIMIT * np.sqrt(variance) + coherent
         ratio = np.where(difference == 0.0, 0.0, np.abs(difference) / limit)
     return np.asarray(np.where(np.isnan(ratio), np.inf, ratio))
-
-
-def _weighted_square(row: F64, variance: F64) -> float:
-    """Σ row²·variance, block by block in the cache."""
-    if row.size <= BLOCK:
-        return float(np.vdot(row * row, variance))
-    flat, v = row.ravel(), variance.ravel()
-    square, total = np.empty(BLOCK), 0.0
-    for start in range(0, flat.size, BLOCK):
-        part = flat[start : start + BLOCK]
-        some = square[: part.size]
-        np.multiply(part, part, out=some)
-        total += float(np.dot(some, v[start : start + BLOCK]))
-    return total
 
 
 def _squared_norm(row: F64) -> float:

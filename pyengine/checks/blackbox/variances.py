@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ...rounding import activation_bound, behaviour, exact, slope_bound
 from ...rounding.losses import samples, target_rows
 from .elements import Elements
-from .narrow import Side, linear_form, spread
+from .narrow import Side, linear_form, spread, weighted_square
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -83,7 +83,9 @@ class ForwardVariances:
         for visit in visits:
             name = visit.layer.name
             self.z[name] = product_variance(Side(visit.h_in, 2), visit.w_squared, visit.z, self.p, visit.b)
-            self.reach[name] = spread(Side(variance, 1), visit.w_squared) + self.z[name]
+            self.reach[name] = self.z[name]
+            if variance.any():  # the input is as it was given
+                self.reach[name] = spread(Side(variance, 1), visit.w_squared) + self.z[name]
             around = behaviour(visit.layer.activation, visit.z, np.zeros_like(visit.z))
             self.around[name] = around
             self.h_reach[f"into {name}"] = variance
@@ -157,7 +159,7 @@ def _undo(
         name = visit.layer.name
         gh, gz, around = back.gh[name], back.gz[name], forward.around[name]
         of_gz = visit.slope**2 * variance
-        if visit.bend.any():
+        if visit.bent:
             of_gz = of_gz + (gh * visit.bend) ** 2 * forward.reach[name]
         bound = slope_bound(around, np.abs(visit.z), np.abs(gh), p)
         if bound.any():
@@ -231,12 +233,13 @@ def projection_variance(
     forward: ForwardVariances,
     backward: BackwardVariances,
     amplitudes: Amplitudes,
+    factor: float,
     direction: Mapping[str, F64],
     groups: Groups,
 ) -> float:
-    """The variance of ⟨direction, computed gradient⟩."""
+    """The variance of ⟨direction, computed gradient⟩, with ``factor``·``amplitudes``."""
     inside = sum(groups.variance(amplitude, v) for amplitude, v in _sites(forward, backward, amplitudes))
-    return inside + sum(float((row * row * v).sum()) for row, v in result_variances(backward, direction))
+    return factor * inside * factor + sum(weighted_square(row, v) for row, v in result_variances(backward, direction))
 
 
 def _sites(forward: ForwardVariances, backward: BackwardVariances, amplitudes: Amplitudes) -> Iterator[tuple[F64, F64]]:
@@ -245,7 +248,7 @@ def _sites(forward: ForwardVariances, backward: BackwardVariances, amplitudes: A
         variances = getattr(source, site)
         for name, amplitude in getattr(amplitudes, site).items():
             if name in variances:
-                yield amplitude, variances[name]
+                yield amplitude.astype(np.float64, copy=False), variances[name]
 
 
 def result_variances(backward: BackwardVariances, direction: Mapping[str, F64]) -> Iterator[tuple[F64, F64]]:
