@@ -62,6 +62,7 @@ ORDER = (
     "bench",
     "selftest",
     "cli",
+    "__main__",
 )
 
 # A report renders itself when it is asked to; it imports its renderers only then.

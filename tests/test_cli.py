@@ -48,6 +48,20 @@ def test_version_and_info() -> None:
     assert json.loads(run("info", "--json").stdout)["version"] == pe.__version__
 
 
+@pytest.mark.parametrize(("arguments", "code"), [(["--version"], 0), (["dance"], 2)])
+def test_python_m_pyengine_is_the_command(arguments: list[str], code: int) -> None:
+    module = subprocess.run(
+        [sys.executable, "-P", "-m", "pyengine", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "NO_COLOR": "1"},
+    )
+    command = run(*arguments)
+    assert (module.returncode, module.stdout) == (code, command.stdout)
+    assert module.stderr.replace("python -m pyengine", "pyengine") == command.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
