@@ -9,7 +9,7 @@ import pytest
 from steps import correct_step, evidence_of, moved_by, with_gradient
 
 import pyengine as pe
-from pyengine.checks.hypotheses import MEAN, SEPARATE, SUM, TURN
+from pyengine.checks.hypotheses import MEAN, SEPARATE, STILL, SUM, TURN
 from pyengine.checks.update import NONE, OTHER, Update, check_update
 from pyengine.parameters import Parameters
 from pyengine.witnesses import Step
@@ -80,6 +80,26 @@ def test_wrong_epsilon_is_refused(step: Step) -> None:
     """Keras' placement of epsilon where PyTorch's is declared: only elements with tiny gradients show it."""
     update = found(replace(moved_by(step, pe.Adam(style="keras"), [WEIGHTS]), optimizer=pe.Adam(style="torch")))
     assert update.rule not in {SUM, "cannot tell"}
+
+
+def test_a_step_that_is_no_larger_than_its_bounds_cannot_be_told_from_no_step(step: Step) -> None:
+    flat = np.where(step.before.flat == 0.0, np.float32(0.125), step.before.flat)  # a bias of 0 takes any step
+    start = with_gradient(replace(step, before=Parameters(step.network.layout, flat)), WEIGHTS)
+    rate = float(step.unit * np.abs(flat).min() / 4.0 / np.abs(start.gradient.flat).max())
+    update = found(moved_by(start, pe.SGD(rate), [WEIGHTS]))
+    assert (update.rule, update.standing) == ("cannot tell", "between")
+    assert STILL in update.reason
+    assert {SUM, STILL} <= {h.name for h in update.hypotheses if h.fits}
+    # The same step at a size that can be seen is told from none.
+    clear = found(moved_by(start, pe.SGD(0.01), [WEIGHTS]))
+    assert (clear.rule, clear.standing) == (SUM, "within")
+    assert clear.unmoved > 1.0
+
+
+def test_parameters_that_were_not_stepped_are_named(step: Step) -> None:
+    update = found(replace(moved_by(step, pe.Adam(), [WEIGHTS]), after=step.before))
+    assert (update.rule, update.verdict, update.standing) == (STILL, "no step", "beyond")
+    assert [h.name for h in update.hypotheses if h.fits] == [STILL]
 
 
 def test_nan_after_the_step_fits_nothing(step: Step) -> None:

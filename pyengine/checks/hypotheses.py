@@ -37,6 +37,7 @@ PREVIOUS = "one step on the previous batch"
 ADDED = "one step on this gradient and the one before"
 UNCLIPPED = "one step on the sum, not clipped"
 EARLY = "one step on the sum of clipped gradients"
+STILL = "no step at all"
 
 OPERATIONS = 16
 """No elementwise optimizer of the three frameworks takes more operations from a gradient to a parameter: AdamW with
@@ -162,7 +163,8 @@ def hypotheses(step: Step, evidence: Evidence, gather: Gather = gather_evidence)
     def of(coefficients: dict[str, float], *, at: Evidence = evidence) -> tuple[Vector, Vector]:
         return clipped(outside, layout, *weighted(layout, at, coefficients), step.unit)
 
-    yield replay.one(SUM, *of(weights))
+    summed = replay.one(SUM, *of(weights))
+    yield summed
     yield replay.one(MEAN, *of({name: weight / k for name, weight in weights.items()}))
     if k > 1:
         orders = list(itertools.permutations(names)) if k <= 3 else [tuple(names), tuple(reversed(names))]
@@ -188,3 +190,7 @@ def hypotheses(step: Step, evidence: Evidence, gather: Gather = gather_evidence)
         if k > 1:
             parts = [of({name: weight}) for name, weight in weights.items()]
             yield replay.one(EARLY, np.sum([g for g, _ in parts], axis=0), np.sum([e for _, e in parts], axis=0))
+    start = replay.before
+    yield Replay(
+        STILL, None if summed.ruled is None else start, None if summed.own is None else start, summed.allowance
+    )

@@ -9,12 +9,14 @@ at hand, by a copy of the framework's own optimizer (:mod:`pyengine.checks.hypot
   each gradient taken at the parameters that the step before left;
 * *one optimizer per loss*: K optimizers with a state each, all gradients taken at the parameters before;
 * *on the previous batch*, and *on this gradient and the one before*, where these are known;
-* where gradients are clipped: *not clipped*, and *clipped before the sum*.
+* where gradients are clipped: *not clipped*, and *clipped before the sum*;
+* *no step at all*: the parameters as they were, with the allowance of the step on the sum.
 
 Its misfit is the largest |observed - predicted| / allowance over all elements. The allowance is what rounding may
 account for: the gradient's rounding spread carried through the rule, the rule's own roundings, and the rounding of the
 new parameter. Where a gradient is itself at rounding level its sign is uncertain, Adam's first step may go either way,
-and the allowance there is as large as the step: such elements testify for no one.
+and the allowance there is as large as the step: such elements testify for no one. Where that is so of every element, no
+step at all fits beside the sum, and the verdict is *cannot tell*: what moved the weights cannot be seen.
 
 A hypothesis fits if its misfit is at most 1. Two that fit *coincide* for this optimizer and batch: as plain SGD cannot
 tell one optimizer from several, nor Adam's first step a gradient from its double. Where the gradient that was applied
@@ -42,6 +44,7 @@ from .hypotheses import (
     MEAN,
     PREVIOUS,
     SEPARATE,
+    STILL,
     SUM,
     TURN,
     UNCLIPPED,
@@ -114,6 +117,7 @@ _VERDICTS = {
     ADDED: "accumulated",
     UNCLIPPED: "not clipped",
     EARLY: "clipped before the sum",
+    STILL: "no step",
     OTHER: "another gradient",
 }
 
@@ -124,7 +128,7 @@ def check_update(step: Step, evidence: Evidence, gather: Gather = gather_evidenc
     ``gather`` makes the evidence at other parameters and for other batches, as ``evidence`` was made.
     """
     trunk = slice(0, step.trunk_size)
-    before, after = step.before.flat[trunk].astype(np.float64), step.after.flat[trunk].astype(np.float64)
+    after = step.after.flat[trunk].astype(np.float64)
     replays = list(hypotheses(step, evidence, gather))
     found = tuple(_compare(replay, after, trunk) for replay in replays)
     applied = step.gradient.flat.astype(np.float64)
@@ -133,7 +137,7 @@ def check_update(step: Step, evidence: Evidence, gather: Gather = gather_evidenc
     total, error = replays[0].gradient, replays[0].error
     assert total is not None
     assert error is not None
-    unmoved = _misfit(after, before, np.abs(replays[0].allowance[trunk]))[0]
+    unmoved = found[-1].misfit
     consistent = [
         f.name for f, replay in zip(found, replays, strict=True) if f.fits and _is_seen(step, replay, roundings, trunk)
     ]
@@ -185,6 +189,8 @@ def _judge(
     step: Step, found: Sequence[Hypothesis], seen: Hypothesis, unmoved: float, consistent: Sequence[str], strange: bool
 ) -> tuple[str, str, Standing]:
     fitting = [h.name for h in found if h.fits]
+    if SUM in fitting and STILL in fitting:
+        return "cannot tell", f"{SUM} fits, but so does {STILL}: rounding may account for all that moved", "between"
     if SUM in fitting:
         others = [name for name in fitting if name != SUM]
         if _linear(step):
