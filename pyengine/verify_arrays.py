@@ -110,7 +110,7 @@ def verify_gradients(
             others = partial(_of_replays, again, loss)
             finding = judge_gradient(name, tests, gradient, truth, others)
             findings.append(finding)
-            touched = reach_of(gradient, truth, net.layout.names)
+            touched = reach_of(gradient, truth, net.layout.names, finding)
             if loss is not None or faults({"summed": touched}):
                 reach[loss or "summed"] = touched
             if name == "summed":
@@ -272,14 +272,20 @@ def _moved(program: Program, head: str, finding: Finding) -> Gradient:
     return here.backward({head: 1.0}).gradient
 
 
-def reach_of(gradient: Mapping[str, Any], truth: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
-    """Of each parameter a word of :mod:`pyengine.checks.reach`, by where the true gradient has numbers."""
+def reach_of(
+    gradient: Mapping[str, Any], truth: Mapping[str, Any], names: Iterable[str], finding: Finding
+) -> dict[str, str]:
+    """Of each parameter a word of :mod:`pyengine.checks.reach`, by where the true gradient has numbers.
+
+    Zeros that the finding has no alarm about are what rounding and underflow may leave.
+    """
     found = dict.fromkeys(names, "untouched")
+    alarmed = {alarm.where.partition("[")[0] for alarm in finding.alarms}
+    words = {(True, True): "reached", (False, False): "zero", (True, False): "unexpected"}
     for name, expected in truth.items():
         touched, should = bool((gradient[name] != 0.0).any()), bool((expected != 0.0).any())
-        found[name] = {(True, True): "reached", (False, False): "zero", (True, False): "unexpected"}.get(
-            (touched, should), "detached"
-        )
+        stopped = finding.verdict == "INCONSISTENT" and (name in alarmed or not alarmed)
+        found[name] = words.get((touched, should), "detached" if stopped else "vanished")
     return found
 
 

@@ -128,6 +128,14 @@ def test_a_gradient_that_is_stopped_on_its_way_is_named() -> None:
     assert report.reach["digit"]["ink.weight"] == "untouched"
 
 
+def test_a_gradient_that_underflows_on_its_way_is_not_called_detached() -> None:
+    report = judged(Convolutions(lambda h: h * 1e-30 * 1e-30), *digits())
+    assert report.verdict == "CONSISTENT", report
+    assert report.reach["ink"]["one.weight"] == "vanished"
+    assert report.reach["ink"]["ink.bias"] == "reached"
+    assert report.reach["digit"]["ink.weight"] == "untouched"
+
+
 def test_a_clipped_gradient_cannot_be_compared() -> None:
     model = Convolutions()
     model.one.weight.register_hook(lambda g: g / g.norm())

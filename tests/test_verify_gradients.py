@@ -245,6 +245,36 @@ def test_a_detached_loss_shows_in_reach() -> None:
     assert {how for name, how in report.reach["ink"].items() if name.startswith("trunk.")} == {"detached"}
 
 
+def behind(factor: float) -> Problem:
+    """A trunk that the second loss reaches through two layers with weights of this size."""
+    heads = {"a": pe.Head([pe.Dense(2)], "mse"), "b": pe.Head([pe.Dense(3, bias=False), pe.Dense(2)], "mse")}
+    given = problem(pe.Network(5, [pe.Dense(6, "tanh")], heads), "float32", batch=16, weighted=False)
+    for layer in (0, 1):
+        given.params[f"heads.b.{layer}.weight"][...] *= factor
+    return given
+
+
+def test_a_gradient_that_underflows_is_not_called_detached() -> None:
+    given = behind(1e-25)
+    exact = pe.reference.gradients(*given.arguments).per_loss["b"]
+    own = correct(given).per_loss["b"]
+    assert (exact["trunk.0.weight"] != 0.0).any()
+    assert not own["trunk.0.weight"].any()
+    report = judged(given, per_loss={"b": own})
+    assert report.verdict == "CONSISTENT", report
+    assert report.reach["b"]["trunk.0.weight"] == "vanished"
+
+
+def test_a_tiny_gradient_that_the_format_holds_is_called_detached_where_it_is_zero() -> None:
+    given = behind(1e-15)
+    own = {name: value.copy() for name, value in correct(given).per_loss["b"].items()}
+    assert own["trunk.0.weight"].any()
+    own["trunk.0.weight"][...] = 0.0
+    report = judged(given, per_loss={"b": own})
+    assert report.verdict == "INCONSISTENT"
+    assert report.reach["b"]["trunk.0.weight"] == "detached"
+
+
 @pytest.mark.parametrize(("activation", "loss", "reduction"), EVERY_PAIR[:: len(EVERY_PAIR) // 60])
 def test_amplitudes_are_the_derivatives_of_the_projection(activation: str, loss: str, reduction: str) -> None:
     """Against central differences of the program's own gradient along the weights: the tangent pass is its adjoint."""

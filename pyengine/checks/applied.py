@@ -108,14 +108,14 @@ def explain_gradient(case: Case, combination: Combination) -> tuple[Candidate | 
 def _reached(case: Case) -> tuple[npt.NDArray[np.bool_], list[Diagnosis]]:
     """Which elements got a gradient at all, and the shared parameters that should have and did not."""
     layout, native = case.step.network.layout, case.step.native
-    gradient, _ = case.of(case.weights)
+    gradient, error = case.of(case.weights)
     mask = np.ones(layout.size, dtype=bool)
     missing: dict[str, list[str]] = {"no gradient": [], "not stepped": []}
     for name in layout.names:
         part = slice(layout.offsets[name], layout.offsets[name] + math.prod(layout.shapes[name]))
         if native[name] in case.given and (case.step.gradient.flat[part] != 0.0).any():
             continue
-        if native[name] in case.frozen or not (gradient[part] != 0.0).any():
+        if native[name] in case.frozen or not (np.abs(gradient[part]) > error[part]).any():
             mask[part] = native[name] in case.given
             continue
         if name.startswith("trunk."):

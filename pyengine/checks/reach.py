@@ -5,6 +5,7 @@ The words of one loss and one parameter:
 * ``"reached"``: the gradient has a number other than zero;
 * ``"untouched"``: the loss is not connected to the parameter, as a head's loss is not to another head;
 * ``"zero"``: every number is zero, as behind units that are off; JAX says so of a loss that is not connected, too;
+* ``"vanished"``: every number is zero, but not in float64: too small for the format, or lost in its rounding;
 * ``"detached"``: the loss moves with the parameter, but the gradient does not say so: it was stopped on its way;
 * ``"unexpected"``: the gradient has numbers where the loss does not depend on the parameter.
 """
@@ -12,6 +13,8 @@ The words of one loss and one parameter:
 from __future__ import annotations
 
 from collections.abc import Mapping
+
+import numpy as np
 
 from ..observation import Twin
 from .differences import moves
@@ -24,13 +27,19 @@ def check_reach(reach: Reach, twin: Twin | None, seed: int) -> Reach:
     if twin is None:
         return reach
     return {
-        loss: {
-            name: "detached" if word in ("untouched", "zero") and moves(twin, loss, name, seed).outcome == "differs"
-            else word
-            for name, word in touched.items()
-        }
+        loss: {name: _by_moving(twin, loss, name, word, seed) for name, word in touched.items()}
         for loss, touched in reach.items()
-    }  # fmt: skip
+    }
+
+
+def _by_moving(twin: Twin, loss: str, name: str, word: str, seed: int) -> str:
+    if word not in ("untouched", "zero"):
+        return word
+    if moves(twin, loss, name, seed).outcome == "differs":
+        return "detached"
+    # Connected, and in float64 there is something.
+    exact = twin.gradients[loss][name] if word == "zero" else None
+    return "vanished" if exact is not None and bool((np.asarray(exact) != 0.0).any()) else word
 
 
 def faults(reach: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
