@@ -20,11 +20,11 @@ template <class T> struct Rows {
   T* row(int r) const { return base + (r / per_segment) * segment_stride + (r % per_segment) * stride; }
 };
 
-/// C (rows, n) = A (rows, k)·B (k, n) [+ bias (n)], or C += A·B; B packed.
+/// C (rows, n) = A (rows, k)·B (k, n) [+ bias (n)], or C += A·B.
 template <class T> struct Product {
   int rows, k, n;
   Rows<const T> a;
-  const T* packed;
+  const T* b; // packed
   Rows<T> c;
   const T* bias; // may be null
   bool accumulate;
@@ -100,11 +100,14 @@ template <class T> struct KernelTable {
   int panel;          // columns of a packed right operand that one packing task handles together
   int row_tile;       // rows of a register tile; row blocks are cut to multiples of it
   int m_tile, n_tile; // how large a tile of weight gradients is worth a task
+  int narrow;         // up to so many columns narrow_product is the faster one
 
   std::size_t (*packed_size)(int k, int n);
   std::size_t (*scratch_size)();
   void (*pack)(const Packing<T>&, int panel_begin, int panel_end);
   void (*product)(const Product<T>&, T* scratch);
+  /// C = A·Bᵀ [+ bias] with few columns: B (n, k) as it lies.
+  void (*narrow_product)(const Product<T>&);
   /// Numbers in the panels of the right factor x or of a left one, delta; 0 where it is read as it lies.
   std::size_t (*x_panels_size)(int rows, int n), (*delta_panels_size)(int rows, int n);
   void (*pack_x)(const Panels<T>&);

@@ -37,7 +37,7 @@ template <class T> void product(const Product<T>& p, T*) {
     T* c = p.c.row(i);
     for (int j = 0; j < p.n; ++j) {
       T sum = p.bias ? p.bias[j] : T(0);
-      for (std::ptrdiff_t l = 0; l < p.k; ++l) sum += a[l] * p.packed[l * p.n + j];
+      for (std::ptrdiff_t l = 0; l < p.k; ++l) sum += a[l] * p.b[l * p.n + j];
       c[j] = p.accumulate ? c[j] + sum : sum;
     }
   }
@@ -91,10 +91,12 @@ template <class T> constexpr KernelTable<T> table() {
       .row_tile = 1,
       .m_tile = 64,
       .n_tile = 64,
+      .narrow = 0,
       .packed_size = packed_size,
       .scratch_size = scratch_size,
       .pack = pack<T>,
       .product = product<T>,
+      .narrow_product = nullptr,
       .x_panels_size = no_panels,
       .delta_panels_size = no_panels,
       .pack_x = packs_nothing<T>,

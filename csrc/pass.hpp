@@ -62,15 +62,16 @@ template <class T> class Pass {
   void forward_layer(const LayerPlan& p, const T* input, const Block& b) const {
     const Layer& layer = *p.layer;
     T* z = rows_of(p.z, p, b);
-    kernels_.product({b.rows,
-                      layer.n_in,
-                      layer.n_out,
-                      {input, layer.n_in, b.rows, 0},
-                      w_.at(p.forward_weights),
-                      {z, layer.n_out, b.rows, 0},
-                      layer.has_bias ? params_ + layer.bias : nullptr,
-                      false},
-                     b.scratch);
+    const bool narrow = p.forward_weights == absent;
+    const Product<T> product{b.rows,
+                             layer.n_in,
+                             layer.n_out,
+                             {input, layer.n_in, b.rows, 0},
+                             narrow ? params_ + layer.weight : w_.at(p.forward_weights),
+                             {z, layer.n_out, b.rows, 0},
+                             layer.has_bias ? params_ + layer.bias : nullptr,
+                             false};
+    narrow ? kernels_.narrow_product(product) : kernels_.product(product, b.scratch);
     kernels_.activation_forward(layer.activation, layer.slope, count(p, b), z, rows_of(p.h, p, b));
     if (p.h_panels != absent)
       kernels_.pack_x({b.begin, b.rows, layer.n_out, rows_of(p.h, p, b), w_.at(p.h_panels), plan_.rows});

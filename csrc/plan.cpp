@@ -73,7 +73,7 @@ template <class T> void place_buffers(Plan& plan, const Net& net, const KernelTa
     p.layer = &layer;
     p.head = head;
     p.streams = head < 0 ? plan.streams : 1;
-    p.forward_weights = shelf.place(kernels.packed_size(layer.n_in, n_out));
+    p.forward_weights = n_out > kernels.narrow ? shelf.place(kernels.packed_size(layer.n_in, n_out)) : absent;
     const bool backward = plan.wanted != Wanted::outputs;
     p.backward_weights = backward && !reads_input ? shelf.place(kernels.packed_size(n_out, layer.n_in)) : absent;
 
@@ -105,7 +105,7 @@ template <class T> void cut_packing(Plan& plan, const KernelTable<T>& kernels) {
       for (int begin = 0; begin < panels; begin += panels_per_task)
         plan.packing.push_back({i, forward, begin, std::min(panels, begin + panels_per_task)});
     };
-    pack(true, p.layer->n_out);
+    if (p.forward_weights != absent) pack(true, p.layer->n_out);
     if (p.backward_weights != absent) pack(false, p.layer->n_in);
   }
 }

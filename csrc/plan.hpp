@@ -30,7 +30,7 @@ struct Buffer {
 struct LayerPlan {
   const Layer* layer;
   int head;                     // -1 in the trunk
-  std::size_t forward_weights;  // Wᵀ packed
+  std::size_t forward_weights;  // Wᵀ packed; absent where narrow_product takes W as it lies
   std::size_t backward_weights; // W packed; absent where no gradient goes further back
   Buffer z, h;                  // (rows, n_out); the same where the derivative does not need z
   Buffer delta;                 // (streams, rows, n_out): ∂L/∂z

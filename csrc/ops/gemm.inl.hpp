@@ -120,6 +120,46 @@ template <class V> struct Gemm : Panelled<V> {
     }
   }
 
+  /// Few columns would leave most lanes of a tile idle. Here the lanes lie along k, and as many rows as there are lanes
+  /// are added up across them at once.
+  static void narrow_product(const Product<T>& p) {
+    for (int r = 0; r < p.rows; r += p.a.per_segment) {
+      const int rows = least(p.a.per_segment, p.rows - r);
+      for (int i = 0; i < rows; i += V::lanes)
+        narrow_rows(p, least(V::lanes, rows - i), p.a.row(r) + i * p.a.stride, p.c.row(r) + i * p.c.stride);
+    }
+  }
+
+  static void narrow_rows(const Product<T>& p, int rows, const T* a, T* c) {
+    const T* row[V::lanes];
+    for (int i = 0; i < V::lanes; ++i) row[i] = a + least(i, rows - 1) * p.a.stride;
+    for (int j = 0; j < p.n; ++j) {
+      V sums = narrow_column(p.k, row, p.b + static_cast<ptrdiff_t>(j) * p.k);
+      if (p.bias) sums = sums + V::broadcast(p.bias[j]);
+      T each[V::lanes];
+      sums.store(each);
+      for (int i = 0; i < rows; ++i) c[i * p.c.stride + j] = each[i];
+    }
+  }
+
+  /// Lane i: the inner product of k numbers at a[i] with those at b.
+  static V narrow_column(int k, const T* const (&a)[V::lanes], const T* b) {
+    V sum[V::lanes];
+#pragma GCC unroll 16
+    for (int i = 0; i < V::lanes; ++i) sum[i] = V::zero();
+    for (int step = 0; step < k; step += V::lanes) {
+      const V right = load_part(b + step, k - step, V::zero());
+#pragma GCC unroll 16
+      for (int i = 0; i < V::lanes; ++i) sum[i] = fma(load_part(a[i] + step, k - step, V::zero()), right, sum[i]);
+    }
+    transpose(sum);
+#pragma GCC unroll 4
+    for (int half = V::lanes / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+      for (int i = 0; i < half; ++i) sum[i] = sum[i] + sum[i + half];
+    return sum[0];
+  }
+
   template <bool along_rows> static void segment(const Product<T>& p, int begin, int rows, T* scratch) {
     const int step = P::depth(p.k);
     for (int m0 = 0; m0 < rows; m0 += mc) {
@@ -128,7 +168,7 @@ template <class V> struct Gemm : Panelled<V> {
       T* c = p.c.row(begin) + m0 * p.c.stride;
       for (int k0 = 0; k0 < p.k; k0 += step) {
         const int k = least(step, p.k - k0);
-        const T* panels = p.packed + static_cast<size_t>(k0) * static_cast<size_t>(up(p.n, nr));
+        const T* panels = p.b + static_cast<size_t>(k0) * static_cast<size_t>(up(p.n, nr));
         if (!along_rows)
           for (int i = 0; i < m; i += mr)
             P::template pack_rows<mr>(k, least(mr, m - i), a + i * p.a.stride + k0, p.a.stride,
@@ -245,22 +285,16 @@ template <class V> struct Gemm : Panelled<V> {
 
   /// summed = Σ_s weight_s·grad_s over `columns` numbers of some rows of a matrix, the first at `at`.
   template <class Gradient> static void sum(const Gradient& g, ptrdiff_t at, int rows, int columns, ptrdiff_t row) {
-    for (int s = 0; s < g.streams; ++s) {
-      const V weight = V::broadcast(static_cast<T>(g.weight[s]));
-      const T* from = g.grad[s] + g.offset + at;
-      T* to = g.summed + at;
-      for (int i = 0; i < rows; ++i, from += row, to += row) {
-        int j = 0;
-        for (; j + V::lanes <= columns; j += V::lanes) {
-          const V term = weight * V::load(from + j);
-          (s > 0 ? V::load(to + j) + term : term).store(to + j);
-        }
-        if (const int rest = columns - j; rest > 0) {
-          const V term = weight * load_part(from + j, rest, V::zero());
-          store_part(s > 0 ? load_part(to + j, rest, V::zero()) + term : term, to + j, rest);
-        }
+    for (int i = 0; i < rows; ++i, at += row)
+      for (int j = 0; j < columns; j += V::lanes) {
+        const int n = columns - j;
+        const auto term = [&](int s) {
+          return V::broadcast(static_cast<T>(g.weight[s])) * load_part(g.grad[s] + g.offset + at + j, n, V::zero());
+        };
+        V total = term(0);
+        for (int s = 1; s < g.streams; ++s) total = total + term(s);
+        store_part(total, g.summed + at + j, n);
       }
-    }
   }
 
   /// Inner product accumulated in double, in a fixed order.

@@ -61,6 +61,39 @@ TEST_CASE_TEMPLATE("a product equals the exact sum, for every shape, with bias a
   }
 }
 
+TEST_CASE_TEMPLATE("a narrow product equals the exact sum and writes nothing beside it", T, float, double) {
+  constexpr int gap = 3;
+  for (const KernelTable<T>& table : all_tables<T>()) {
+    CAPTURE(table.isa);
+    for (const int rows : sizes)
+      for (int n = 1; n <= table.narrow; ++n)
+        for (const int k : depths)
+          for (const bool has_bias : {false, true}) {
+            const auto a = dyadic<T>(to_size(rows) * to_size(k), 1);
+            const auto w = dyadic<T>(to_size(n) * to_size(k), 2);
+            const auto bias = dyadic<T>(to_size(n), 3);
+            std::vector<T> c(to_size(rows) * to_size(n + gap), T(99));
+            table.narrow_product({rows,
+                                  k,
+                                  n,
+                                  {a.data(), k, rows, 0},
+                                  w.data(),
+                                  {c.data(), n + gap, rows, 0},
+                                  has_bias ? bias.data() : nullptr,
+                                  false});
+            bool equal = true;
+            for (int i = 0; i < rows; ++i)
+              for (int j = 0; j < n + gap; ++j) {
+                T sum = has_bias && j < n ? bias[to_size(j)] : T(0);
+                for (int l = 0; l < k && j < n; ++l) sum += entry(a, k, i, l) * entry(w, k, j, l);
+                equal = equal && entry(c, n + gap, i, j) == (j < n ? sum : T(99));
+              }
+            INFO("rows " << rows << ", k " << k << ", n " << n << ", bias " << has_bias);
+            CHECK(equal);
+          }
+  }
+}
+
 TEST_CASE_TEMPLATE("a product of two segments writes its rows and nothing between them", T, float, double) {
   constexpr int rows = 5, k = 9, n = 11, gap = 3;
   const auto a = dyadic<T>(2 * (rows + gap) * k, 1);
