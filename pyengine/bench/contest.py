@@ -21,8 +21,8 @@ from .sizes import SIZES, Size, numbers
 SCHEMA_VERSION = 1
 BURST = 0.05
 """Seconds that a contestant is timed for in one round, or one sample if that is longer."""
-PAUSE = 0.01
-"""Seconds between two contestants, in which the threads of the first stop spinning."""
+PAUSE = 0.15
+"""Seconds between two contestants, in which the threads of the first stop spinning: OpenBLAS' do so for 0.1 s."""
 FEWEST_ROUNDS = 3
 WARM_UP = 0.3
 
