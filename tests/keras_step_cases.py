@@ -5,6 +5,8 @@ Run once a backend by ``keras_claims.py``, as ``keras_cases.py`` is.
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import keras
@@ -14,6 +16,7 @@ from keras_script import Claims
 
 import pyengine as pe
 from pyengine import demo
+from pyengine.adapters import keras_stepping
 
 claim = Claims()
 
@@ -233,6 +236,45 @@ def every_option_of_the_optimizer_is_read() -> None:
             expected = ("INCONCLUSIVE", "cannot tell")
             assert "could not be seen" in report.notes[0], report
         assert (report.verdict, report.update.verdict) == expected, f"{optimizer.get_config()}\n{report}"
+
+
+@claim
+def what_is_compiled_for_an_optimizer_belongs_to_its_options_and_dies_with_it() -> None:
+    model = two_heads()
+    model.optimizer = keras.optimizers.SGD(0.1)
+    x, targets = batch()
+    held = [*model.trainable_variables, *model.optimizer.variables]
+    # By the framework's own optimizer clipped and unclipped steps are told apart: one of either cannot stand for both.
+    for clip in (None, 0.01, None):
+        model.optimizer.clipnorm = clip
+        report = pe.verify(model, x, targets)
+        assert (report.verdict, report.update.verdict) == ("CERTIFIED", "summed"), report
+        assert report.update.hypotheses[0].own
+        first = keras_stepping._kept.get(model.optimizer)
+        pe.verify(model, x, targets)
+        assert keras_stepping._kept.get(model.optimizer) is first
+        assert (first is None) == (BACKEND == "torch")
+    optimizer = weakref.ref(model.optimizer)
+    del model, held, first, report
+    gc.collect()
+    assert optimizer() is None
+    assert not len(keras_stepping._kept)
+
+
+@claim
+def an_optimizer_of_ones_own_is_replayed_as_it_is() -> None:
+    class Halving(keras.optimizers.SGD):  # type: ignore[misc]
+        scale = 0.5
+
+        def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+            super().update_step(gradient * self.scale, variable, learning_rate)
+
+    model = two_heads()
+    model.optimizer = Halving(0.1)
+    for scale in (0.5, 2.0):
+        model.optimizer.scale = scale
+        report = pe.verify(model, *batch())
+        assert (report.verdict, report.update.verdict) == ("CERTIFIED", "summed"), report
 
 
 @claim

@@ -68,7 +68,8 @@ def verified(given: Problem, seed: int) -> pe.Verification:
 
 def _dense(layer: Any, rng: np.random.Generator, *, probabilities: bool = False, masked: bool = False) -> list[Any]:
     """A Dense layer, and its activation behind it if that stands alone."""
-    options: dict[str, Any] = {"use_bias": layer.bias, "name": _name(layer)}
+    # Weights are loaded later: drawing them here would compile a generator for every shape.
+    options: dict[str, Any] = {"use_bias": layer.bias, "name": _name(layer), "kernel_initializer": "zeros"}
     for kind in ("kernel", "bias", "activity"):
         if rng.random() < 0.08:
             rate = float(rng.choice([1e-3, 0.01]))
@@ -138,10 +139,8 @@ class Subclassed(keras.Model):  # type: ignore[misc]
         self.net, self.as_dict = given.net, as_dict
         for layer in [*self.net.trunk_layers, *(one for own in self.net.head_layers.values() for one in own)]:
             regularizer = regularizers.L2(0.01) if rng.random() < 0.1 else None
-            name = _name(layer)
-            setattr(
-                self, name, layers.Dense(layer.n_out, use_bias=layer.bias, name=name, kernel_regularizer=regularizer)
-            )
+            options = {"name": _name(layer), "use_bias": layer.bias, "kernel_initializer": "zeros"}
+            setattr(self, options["name"], layers.Dense(layer.n_out, kernel_regularizer=regularizer, **options))
 
     def call(self, x: Any) -> Any:
         def through(stack: Any, h: Any) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .jax_compiled import together
 from .keras_forward import Seen, Zeros
 
 Forward = Callable[[Zeros | None], tuple[dict[str, Any], Seen]]
@@ -70,8 +71,12 @@ def _by_jax(keras: Any, forward: Forward, variables: Mapping[str, Any]) -> Diffe
     raw = {name: variable.value for name, variable in variables.items()}
     shapes = jax.eval_shape(lambda raw: Seen(**run(raw, None)[1]).inner, raw)
     zeros = {key: jax.numpy.zeros(one.shape, one.dtype) for key, one in shapes.items()}
-    # Operation by operation: JAX keeps each of them compiled, for the next model too.
-    values, pullback, seen = jax.vjp(run, raw, zeros, has_aux=True)
-    none = {name: jax.numpy.zeros_like(value) for name, value in values.items()}
-    one = {name: jax.numpy.ones_like(value) for name, value in values.items()}
-    return values, Seen(**seen), {name: pullback({**none, name: one[name]}) for name in values}
+
+    def whole(raw: Mapping[str, Any], zeros: Zeros) -> Any:
+        values, pullback, seen = jax.vjp(run, raw, zeros, has_aux=True)
+        none = {name: jax.numpy.zeros_like(value) for name, value in values.items()}
+        one = {name: jax.numpy.ones_like(value) for name, value in values.items()}
+        return values, seen, {name: pullback({**none, name: one[name]}) for name in values}
+
+    values, seen, gradients = together(whole, raw, zeros)
+    return values, Seen(**seen), gradients

@@ -1,12 +1,13 @@
 """Keras: let a model take one training step, see what its optimizer was given, and put everything back.
 
-The model's own ``train_step`` runs, whoever wrote it, once and eagerly: then every call of ``optimizer.apply`` can be
-listened to. Afterwards variables, the optimizer's state, metrics and compiled functions are as they were.
+The model's own ``train_step`` runs once, whoever wrote it, so that every call of ``optimizer.apply`` can be listened
+to: eagerly, but for Keras' own on JAX, which is one program with what the optimizer is given among its results.
+Afterwards variables, the optimizer's state, metrics and compiled functions are as they were.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,12 +20,16 @@ from ..optimizers import Rule, State
 from ..parameters import Array, Parameters
 from ..witnesses import Added, Clip, Log, Step
 from .computation import Computation
+from .jax_compiled import together
 from .keras_backend import array_of, load
 from .keras_model import Subject, keras_targets, read_parameters, subject_of
 from .keras_model import compute as gradients_of
 from .keras_rule import innermost, rule_of
+from .keras_stepping import stepping
 
 Vector = npt.NDArray[np.float64]
+Hear = Callable[[Any, Any], None]
+"""Takes what ``optimizer.apply`` is given: gradients and their variables."""
 
 
 def compute(model: Any, x: Any, targets: Any, sample_weight: Any = None) -> Computation:
@@ -80,7 +85,8 @@ def observe(subject: Subject, done: Computation, extra: Mapping[str, tuple[float
     hidden: list[bool] = []
 
     def hear(gradients: Any, variables: Any) -> None:
-        if keras.backend.backend() == "jax" and any(_traced(g) for g in gradients if g is not None):
+        jax = keras.backend.backend() == "jax"
+        if gradients is None or (jax and any(_traced(g) for g in gradients if g is not None)):
             hidden.append(True)
             return
         found = {id(v): g for v, g in zip(variables, gradients, strict=True) if g is not None}
@@ -92,7 +98,10 @@ def observe(subject: Subject, done: Computation, extra: Mapping[str, tuple[float
                 arrays[name] = array.T if name.endswith(".weight") else array
         applied.append(_joined(layout, arrays))
 
-    with restored(keras, model) as before, _eagerly(model), _heard(inner, hear):
+    custom = type(model).train_step is not _own_train_step(model)
+    whole = keras.backend.backend() == "jax" and not custom and not model.run_eagerly
+    listening = _as_a_whole(model, inner, hear) if whole else _eagerly(model, inner, hear)
+    with restored(keras, model) as before, listening:
         model.reset_metrics()
         weights = {name: term.sample_weight for name, term in subject.terms.items()}
         given = (
@@ -110,7 +119,6 @@ def observe(subject: Subject, done: Computation, extra: Mapping[str, tuple[float
     elif len(applied) != 1:
         notes.append(f"train_step called the optimizer {len(applied)} times; its first gradient is decomposed.")
     first = applied[0].flat - total if applied else np.zeros(layout.size)
-    custom = type(model).train_step is not _own_train_step(model)
     return Step(
         framework="Keras",
         call="its own train_step" if custom else "train_step",
@@ -120,7 +128,7 @@ def observe(subject: Subject, done: Computation, extra: Mapping[str, tuple[float
         before=subject.params,
         after=after,
         gradient=Parameters(layout, first),
-        gradient_source="what optimizer.apply was given by train_step, run eagerly",
+        gradient_source=f"what optimizer.apply was given by train_step{'' if whole else ', run eagerly'}",
         # The tape adds the terms up: a rounding for each.
         gradient_roundings=len(added),
         optimizer=None if rule is None else _RuleWith(rule, total),
@@ -176,29 +184,30 @@ class _Own:
     def __init__(
         self, keras: Any, subject: Subject, optimizer: Any, before: Mapping[int, Array], added: Vector, factor: float
     ) -> None:
-        self.keras, self.subject, self.optimizer = keras, subject, optimizer
-        self.held = [*subject.model.trainable_variables, *optimizer.variables]
-        self.here = [before[id(variable)] for variable in self.held]
-        self.added, self.factor = added, factor
+        self.keras, self.subject = keras, subject
+        trained = list(subject.model.trainable_variables)
+        names = {id(variable): name for name, variable in subject.variables.items()}
+        self.names = [names[id(v)] for v in trained if id(v) in names]
+        self.places = {names[id(v)]: i for i, v in enumerate(trained) if id(v) in names}
+        self.run = stepping(keras, optimizer, trained, [subject.variables[name] for name in self.names])
+        self.here: Sequence[Any] = [before[id(variable)] for variable in (*trained, *optimizer.variables)]
+        self.added, self.factor = added if added.any() else None, factor
 
     def step(self, gradient: Vector) -> Vector:
         """Take one step with a flat gradient in canonical order; all parameters after it, flat."""
-        keras, subject = self.keras, self.subject
-        flat = ((gradient + self.added) * self.factor).astype(subject.dtype)
-        given = Parameters(subject.network.layout, flat)
-        by_variable = {
-            id(v): np.ascontiguousarray(given[name].T if name.endswith(".weight") else given[name])
-            for name, v in subject.variables.items()
-        }
-        pairs = [(by_variable[id(v)], v) for v in subject.model.trainable_variables if id(v) in by_variable]
-        with restored(keras, subject.model):
-            for variable, value in zip(self.held, self.here, strict=True):
-                variable.assign(value)
-            with _ungraded(keras):
-                self.optimizer.apply([keras.ops.convert_to_tensor(g) for g, _ in pairs], [v for _, v in pairs])
-            self.here = [array_of(keras, variable) for variable in self.held]
-            after = read_parameters(keras, subject.network, subject.variables)
-        return after.flat.astype(np.float64)
+        layout = self.subject.network.layout
+        total = gradient if self.added is None else gradient + self.added
+        given = Parameters(layout, (total * self.factor).astype(self.subject.dtype))
+        self.here = self.run(self.here, [_turned(name, given[name]) for name in self.names])
+        after = Parameters(layout, np.empty(layout.size))
+        for name, place in self.places.items():
+            after[name][...] = _turned(name, array_of(self.keras, self.here[place]))
+        return np.asarray(after.flat)
+
+
+def _turned(name: str, array: Array) -> Array:
+    """Between the engine's weights, (n_out, n_in), and Keras' kernels."""
+    return np.ascontiguousarray(array.T) if name.endswith(".weight") else array
 
 
 @contextmanager
@@ -222,18 +231,55 @@ def restored(keras: Any, model: Any) -> Iterator[dict[int, Array]]:
 
 
 @contextmanager
-def _eagerly(model: Any) -> Iterator[None]:
+def _eagerly(model: Any, optimizer: Any, hear: Hear) -> Iterator[None]:
     eager, function = model.run_eagerly, model.train_function
     model.run_eagerly, model.train_function = True, None
     try:
-        yield
+        with _heard(optimizer, hear):
+            yield
     finally:
         model.run_eagerly = eager
         model.train_function = function
 
 
 @contextmanager
-def _heard(optimizer: Any, hear: Callable[[Any, Any], None]) -> Iterator[None]:
+def _as_a_whole(model: Any, optimizer: Any, hear: Hear) -> Iterator[None]:
+    """JAX compiles the step once, and not each of its operations for every shape."""
+    import jax
+
+    function = model.train_function
+
+    def train(state: Any, batches: Iterator[Any]) -> Any:
+        variables: list[Any] = []
+
+        def step(state: Any, batch: Any) -> Any:
+            given: list[Any] = []
+            here = [one._trace for one in jax.tree.leaves(state)[:1]]
+
+            def keep(gradients: Any, own: Any) -> None:
+                # What is traced once more within the step has no place among its results.
+                seen = all(one is None or not _traced(one) or one._trace in here for one in gradients)
+                given.append(gradients if seen else None)
+                variables.append(own)
+
+            with _heard(optimizer, keep):
+                logs, state = model.train_step(state, batch)
+            return logs, state, given
+
+        logs, state, given = together(step, state, next(batches))
+        for gradients, own in zip(given, variables, strict=True):
+            hear(gradients, own)
+        return logs, state
+
+    model.train_function = train
+    try:
+        yield
+    finally:
+        model.train_function = function
+
+
+@contextmanager
+def _heard(optimizer: Any, hear: Hear) -> Iterator[None]:
     own = optimizer.apply
 
     def apply(grads: Any, trainable_variables: Any = None) -> Any:
@@ -247,17 +293,6 @@ def _heard(optimizer: Any, hear: Callable[[Any, Any], None]) -> Iterator[None]:
         yield
     finally:
         del held["apply"]
-
-
-@contextmanager
-def _ungraded(keras: Any) -> Iterator[None]:
-    if keras.backend.backend() != "torch":
-        yield
-        return
-    import torch
-
-    with torch.no_grad():
-        yield
 
 
 def _traced(gradient: Any) -> bool:

@@ -19,9 +19,9 @@ than the engine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,27 @@ from ..witnesses import UNIT
 
 Vector = npt.NDArray[np.float64]
 Truth = Literal["engine", "reference"]
+T = TypeVar("T")
+
+
+class Lazily(Mapping[str, T]):
+    """Values by name, each made when it is first asked for."""
+
+    def __init__(self, names: Iterable[str], make: Callable[[str], T]) -> None:
+        self._names, self._make, self._made = tuple(names), make, dict[str, T]()
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._names:
+            raise KeyError(name)
+        if name not in self._made:
+            self._made[name] = self._make(name)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +66,11 @@ class Evidence:
     of the two float64 routes, in units of the spread: the yardstick is worth something only while this is far below 1.
     """
 
-    losses: dict[str, float]
-    loss_spread: dict[str, float]
-    gradients: dict[str, Parameters]
-    spread: dict[str, Parameters]
-    engine_32: dict[str, Parameters]
+    losses: Mapping[str, float]
+    loss_spread: Mapping[str, float]
+    gradients: Mapping[str, Parameters]
+    spread: Mapping[str, Parameters]
+    engine_32: Mapping[str, Parameters]
     agreement: float
     truth: Truth
 

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from ..engine import Network
+from ..optimizers import State
 from ..parameters import Array, Layout, Parameters
-from ..witnesses import Step
+from ..witnesses import Step, Stepper
 from .clipping import clipped
 from .evidence import Evidence, gather_evidence
 
@@ -48,7 +49,8 @@ AMSGrad, the longest, takes 15."""
 class Replay:
     """Where a hypothesis leads: parameters by the rule and by the framework's own optimizer, and the allowance.
 
-    ``gradient`` and ``error`` are what a single step was taken on, None for several steps.
+    ``gradient`` and ``error`` are what a single step was taken on, None for several steps; ``state`` is what the rule
+    remembers after it.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Replay:
     allowance: Vector
     gradient: Vector | None = None
     error: Vector | None = None
+    state: State | None = None
 
 
 class Replayer:
@@ -68,11 +71,16 @@ class Replayer:
         self.found: dict[tuple[str, ...], Evidence] = {} if evidence is None else {(): evidence}
         self.step, self.layout = step, step.network.layout
         self.before = step.before.flat.astype(np.float64)
+        self._alone: dict[str, Replay] = {}
+        self._steppers: dict[str, Stepper] = {}
 
     def one(self, name: str, gradient: Vector, error: Vector) -> Replay:
         """One step on one gradient."""
+        return self._one(name, gradient, error, None if self.step.own is None else self.step.own())
+
+    def _one(self, name: str, gradient: Vector, error: Vector, stepper: Stepper | None) -> Replay:
         step, unit = self.step, self.step.unit
-        ruled = own = None
+        ruled = own = after = None
         allowance = np.zeros_like(gradient)
         if step.optimizer is not None:
             inside = step.clip if step.clip is not None and step.clip.inside else None
@@ -80,24 +88,46 @@ class Replayer:
             state = step.state if step.state is not None else step.optimizer.start(self.before)
             ruled, after = step.optimizer.step(self.before, g, state, unit=unit, gradient_error=e)
             allowance = after.error
-        if step.own is not None:
-            own = step.own().step(gradient)
+        if step.own is not None and stepper is not None:
+            own = stepper.step(gradient)
             if step.optimizer is None:
                 allowance = self._moved(step.own, own, gradient, error)
-        return Replay(name, ruled, own, allowance, gradient, error)
+        return Replay(name, ruled, own, allowance, gradient, error, after)
 
-    def _moved(self, own: Callable[[], object], after: Vector, gradient: Vector, error: Vector) -> Vector:
-        up, down, still = (
-            own().step(g)  # type: ignore[attr-defined]
-            for g in (gradient + error, gradient - error, np.zeros_like(gradient))
-        )
+    def alone(self, loss: str) -> Replay:
+        """One step on one loss. Other hypotheses begin with it or are made of it, so it is kept."""
+        if loss not in self._alone:
+            stepper = None if self.step.own is None else self.step.own()
+            self._alone[loss] = self._one(loss, *self._of(loss, self.found[()]), stepper)
+            if stepper is not None:
+                self._steppers[loss] = stepper
+        return self._alone[loss]
+
+    def _of(self, loss: str, at: Evidence) -> tuple[Vector, Vector]:
+        outside = self.step.clip if self.step.clip is not None and not self.step.clip.inside else None
+        gradient, error = weighted(self.layout, at, {loss: self.step.network.heads[loss].weight})
+        return clipped(outside, self.layout, gradient, error, self.step.unit)
+
+    def _stepped(self, loss: str) -> Stepper | None:
+        """The framework's own optimizer after a step on the loss."""
+        first = self.alone(loss)
+        if self.step.own is None or first.gradient is None:
+            return None
+        if loss in self._steppers:
+            return self._steppers.pop(loss)
+        stepper = self.step.own()
+        stepper.step(first.gradient)
+        return stepper
+
+    def _moved(self, own: Callable[[], Stepper], after: Vector, gradient: Vector, error: Vector) -> Vector:
+        up, down, still = (own().step(g) for g in (gradient + error, gradient - error, np.zeros_like(gradient)))
         way = np.abs(after - self.before) + np.abs(still - self.before)
         rounding = 2.0 * self.step.unit * (OPERATIONS * way + np.abs(after))
         return np.asarray(np.maximum(np.abs(up - after), np.abs(down - after)) + rounding)
 
-    def apart(self, name: str, gradients: Sequence[tuple[Vector, Vector]]) -> Replay:
-        """One optimizer per gradient, all gradients taken at the parameters before."""
-        moved = [self.one(name, g, e) for g, e in gradients]
+    def apart(self, name: str, losses: Sequence[str]) -> Replay:
+        """One optimizer per loss, all gradients taken at the parameters before."""
+        moved = [self.alone(loss) for loss in losses]
         ruled = [r.ruled - self.before for r in moved if r.ruled is not None]
         own = [r.own - self.before for r in moved if r.own is not None]
         return Replay(
@@ -110,22 +140,18 @@ class Replayer:
     def in_turn(self, name: str, order: Sequence[str]) -> Replay:
         """One optimizer, a step for each loss; every gradient is taken where the step before left."""
         step, size = self.step, self.step.trunk_size
-        state = None
-        if step.optimizer is not None:
-            state = step.state if step.state is not None else step.optimizer.start(self.before)
-        stepper = None if step.own is None else step.own()
-        ruled, here, allowance = self.before, self.before, np.zeros_like(self.before)
-        for done, loss in enumerate(order):
-            seen = self._evidence(tuple(order[:done]), here)
-            gradient, error = weighted(self.layout, seen, {loss: step.network.heads[loss].weight})
-            if step.clip is not None and not step.clip.inside:
-                gradient, error = clipped(step.clip, self.layout, gradient, error, step.unit)
+        first, stepper = self.alone(order[0]), self._stepped(order[0])
+        ruled, state, allowance = first.ruled, first.state, first.allowance
+        here = first.own if first.own is not None else first.ruled
+        for done, loss in enumerate(order[1:], 1):
+            assert here is not None
+            gradient, error = self._of(loss, self._evidence(tuple(order[:done]), here))
             if stepper is not None:
                 if step.optimizer is None:
                     # To first order each step passes on what came before unchanged.
                     allowance = allowance + self.one(name, gradient, error).allowance
                 here = stepper.step(gradient)
-            if step.optimizer is not None and state is not None:
+            if step.optimizer is not None and state is not None and ruled is not None:
                 inside = step.clip if step.clip is not None and step.clip.inside else None
                 g, e = clipped(inside, self.layout, gradient, error, step.unit)
                 ruled, state = step.optimizer.step(ruled, g, state, unit=step.unit, gradient_error=e)
@@ -170,9 +196,11 @@ def hypotheses(step: Step, evidence: Evidence, gather: Gather = gather_evidence)
         orders = list(itertools.permutations(names)) if k <= 3 else [tuple(names), tuple(reversed(names))]
         for order in orders:
             yield replay.in_turn(f"{TURN}: {', '.join(order)}", order)
-        yield replay.apart(SEPARATE, [of({name: weight}) for name, weight in weights.items()])
+        yield replay.apart(SEPARATE, names)
         for name in names:
-            yield replay.one(f"{WITHOUT}: {name}", *of({n: w for n, w in weights.items() if n != name}))
+            left = {n: w for n, w in weights.items() if n != name}
+            said = f"{WITHOUT}: {name}"
+            yield replace(replay.alone(*left), name=said) if len(left) == 1 else replay.one(said, *of(left))
         seen = [tuple(weights.values())]
         for exchanged in itertools.permutations(weights.values()) if k <= 3 else ():
             if exchanged not in seen:
@@ -188,8 +216,10 @@ def hypotheses(step: Step, evidence: Evidence, gather: Gather = gather_evidence)
     if outside is not None:
         yield replay.one(UNCLIPPED, *weighted(layout, evidence, weights))
         if k > 1:
-            parts = [of({name: weight}) for name, weight in weights.items()]
-            yield replay.one(EARLY, np.sum([g for g, _ in parts], axis=0), np.sum([e for _, e in parts], axis=0))
+            parts = [replay.alone(name) for name in names]
+            gradients = [r.gradient for r in parts if r.gradient is not None]
+            errors = [r.error for r in parts if r.error is not None]
+            yield replay.one(EARLY, np.sum(gradients, axis=0), np.sum(errors, axis=0))
     start = replay.before
     yield Replay(
         STILL, None if summed.ruled is None else start, None if summed.own is None else start, summed.allowance

@@ -8,6 +8,7 @@ each of the two, and the roundings of the factors that all samples share. Unlike
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,13 +18,15 @@ from ..batch import Batch, checked_batch
 from ..engine import Network
 from ..parameters import Array, Parameters
 from ..rounding import precision
-from .blackbox.program import Program
+from .blackbox.program import Backward, Program
 from .blackbox.statistics import COHERENT, ELEMENT_LIMIT
 from .blackbox.variances import ForwardVariances, backward_variances
-from .evidence import Evidence
+from .evidence import Evidence, Lazily
 
 SIDES = 2.0
 """Both what is judged and what it is judged by were rounded."""
+
+QUIET: dict[str, Any] = dict.fromkeys(("over", "under", "invalid", "divide"), "ignore")
 
 
 def witnessed_evidence(
@@ -37,34 +40,56 @@ def witnessed_evidence(
     losses: Mapping[str, float] | None = None,
     flush_to_zero: bool = False,
 ) -> Evidence:
-    """The evidence for one batch; without ``per_loss`` and ``losses`` those of the engine in float64 stand for them."""
+    """The evidence for one batch; without ``per_loss`` and ``losses`` those of the engine in float64 stand for them.
+
+    A loss is computed when it is first asked for: a step in turn needs one at a time.
+    """
     batch = checked_batch(x, targets, sample_weight, n_in=net.n_in, heads=net.heads, dtype=params.dtype)
     p = precision(params.dtype, flush_to_zero=flush_to_zero)
-    with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+    with np.errstate(**QUIET):
         program = Program(net, params, batch)
         forward = ForwardVariances(program, p)
-        gradients, spread = {}, {}
-        for name, layout in net.loss_layouts.items():
-            back = program.backward({name: 1.0})
-            elements = backward_variances(forward, back).elements
-            gradients[name] = Parameters(layout, np.zeros(layout.size))
-            spread[name] = Parameters(layout, np.zeros(layout.size))
+
+    @functools.cache
+    def engine() -> Any:
+        return net.gradients(params, batch.x, dict(targets), sample_weight)
+
+    def gradient(name: str) -> Parameters:
+        layout = net.loss_layouts[name]
+        own = Parameters(layout, np.zeros(layout.size))
+        for tensor in layout.names:
+            own[tensor][...] = back(name).gradient[tensor] if per_loss is None else per_loss[name][tensor]
+        return own
+
+    @functools.cache
+    def back(name: str) -> Backward:
+        with np.errstate(**QUIET):
+            return program.backward({name: 1.0})
+
+    def spread(name: str) -> Parameters:
+        layout, own = net.loss_layouts[name], gradients[name]
+        found = Parameters(layout, np.zeros(layout.size))
+        with np.errstate(**QUIET):
+            elements = backward_variances(forward, back(name)).elements
             for tensor in layout.names:
-                own = back.gradient[tensor] if per_loss is None else np.asarray(per_loss[name][tensor], np.float64)
-                gradients[name][tensor][...] = own
-                spread[name][tensor][...] = SIDES * (
-                    ELEMENT_LIMIT * np.sqrt(elements.whole(tensor)) + COHERENT * p.u * np.abs(own)
+                found[tensor][...] = SIDES * (
+                    ELEMENT_LIMIT * np.sqrt(elements.whole(tensor)) + COHERENT * p.u * np.abs(own[tensor])
                 )
-    found = net.gradients(params, batch.x, dict(targets), sample_weight)
-    own_losses = dict(found.losses) if losses is None else dict(losses)
+        return found
+
+    def loss(name: str) -> float:
+        return float(engine().losses[name] if losses is None else losses[name])
+
+    def loss_spread(name: str) -> float:
+        return SIDES * p.u * _summands(net, batch, name) * abs(loss(name))
+
+    gradients = Lazily(net.heads, gradient)
     return Evidence(
-        losses=own_losses,
-        loss_spread={
-            name: SIDES * p.u * _summands(net, batch, name) * abs(value) for name, value in own_losses.items()
-        },
+        losses=Lazily(net.heads, loss),
+        loss_spread=Lazily(net.heads, loss_spread),
         gradients=gradients,
-        spread=spread,
-        engine_32={name: found.per_loss[name] for name in net.heads},
+        spread=Lazily(net.heads, spread),
+        engine_32=Lazily(net.heads, lambda name: engine().per_loss[name]),
         agreement=0.0,
         truth="engine",
     )
