@@ -23,15 +23,19 @@ import numpy as np
 
 import pyengine
 
-# (batch, n_in, n_out): the wide layers of the four networks of bench/cpp/networks.hpp, and square ones.
+# (batch, n_in, n_out): the layers of the four networks of bench/cpp/networks.hpp, without the narrowest, and squares.
 SHAPES = [
     (32, 16, 32),
     (128, 64, 128),
     (128, 128, 128),
     (256, 784, 512),
     (256, 512, 512),
+    (256, 512, 128),
     (1024, 1024, 2048),
     (1024, 2048, 2048),
+    (1024, 2048, 512),
+    (1024, 512, 1000),
+    (1024, 512, 64),
     (256, 256, 256),
     (512, 512, 512),
     (1024, 1024, 1024),
