@@ -49,6 +49,29 @@ def test_a_long_sum_of_one_number_is_no_fault_and_a_missing_hundredth_of_it_is()
     assert verdict_of(given, spoilt).verdict == "INCONSISTENT"
 
 
+def two_smoothed_classes(label_smoothing: float) -> Problem:
+    """Nearly the same outputs in every sample."""
+    loss = pe.SoftmaxCrossEntropy(label_smoothing=label_smoothing)
+    net = pe.Network(4, [pe.Dense(8, "tanh")], {"only": pe.Head([pe.Dense(8, "gelu"), pe.Dense(2)], loss)})
+    rng, params = np.random.default_rng(0), net.init(0)
+    x = np.float32(0.02) * rng.standard_normal((3784, 4), dtype=np.float32)
+    return Problem(net, params, x, {"only": rng.integers(0, 2, 3784)})
+
+
+def test_smoothed_targets_times_their_factor_round_alike_in_every_sample_as_replays_show() -> None:
+    given = two_smoothed_classes(0.1)
+    report = verdict_of(given, frameworks.torch_gradients(*given).summed)
+    assert report.verdict == "CONSISTENT", report
+    assert report.findings[0].replayed
+
+
+@pytest.mark.parametrize(("factor", "label_smoothing"), [(4e-6, 0.1), (0.0, 0.10001)])
+def test_a_scale_or_a_smoothing_that_is_off_is_caught_in_such_samples(factor: float, label_smoothing: float) -> None:
+    summed = frameworks.torch_gradients(*two_smoothed_classes(label_smoothing)).summed
+    spoilt = {name: np.float32(1 + factor) * value for name, value in summed.items()}
+    assert verdict_of(two_smoothed_classes(0.1), spoilt).verdict == "INCONSISTENT"
+
+
 # What the statistics cannot decide is INCONCLUSIVE, and only that.
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ...losses import SoftmaxCrossEntropy
 from ...parameters import Parameters
+from ..staged.loss_stage import through_log_softmax
 from ..staged.recording import Place, Tamper, recorded
 
 if TYPE_CHECKING:
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 Order = dict[str, tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]
 """Layer -> the units of the original that stand at the permuted layer's rows and columns."""
 PERMUTED = 3
+
+LANES = 16
+"""Of the vectors that add up the classes in one of the routes."""
+
+Again = Callable[[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]], npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class Replay:
 def replays(net: Network, params: Parameters, batch: Batch, seed: int) -> list[tuple[Replay, Order]]:
     """Correct gradients by the engine and by the textbook: as given, samples, units, classes in other orders.
 
-    Three routes, because their exp and their sums over the classes err in ways of their own, alike for samples that are
+    Four routes, because their exp and their sums over the classes err in ways of their own, alike for samples that are
     nearly alike. Beside each stands how to undo its order.
     """
     rng = np.random.default_rng(seed)
@@ -67,15 +73,16 @@ def replays(net: Network, params: Parameters, batch: Batch, seed: int) -> list[t
         order_of = {name: (rows[name], columns[name]) for name in rows}
         own = net.gradients(*given)
         found.append((Replay(own.per_loss, own.summed), order_of))
-        for textbook in (recorded(net, *given), recorded(net, *given, tamper=_one_class_after_another(net))):
+        for tamper in (None, *(_losses_again(net, again) for again in (_one_class_after_another, _factors_first))):
+            textbook = recorded(net, *given, tamper=tamper)
             assert textbook.summed is not None
             per_loss = {name: one.gradient for name, one in textbook.per_loss.items()}
             found.append((Replay(per_loss, textbook.summed.gradient), order_of))
     return found
 
 
-def _one_class_after_another(net: Network) -> Tamper:
-    """Sums over the classes term by term: Σy of smoothed targets adds constants, and errs alike for every sample."""
+def _losses_again(net: Network, again: Again) -> Tamper:
+    """∂L/∂outputs of softmax cross-entropies recomputed from outputs, target rows and factors (batch, 1)."""
     last = {
         net.head_layers[name][-1].name for name, head in net.heads.items() if isinstance(head.loss, SoftmaxCrossEntropy)
     }
@@ -84,12 +91,22 @@ def _one_class_after_another(net: Network) -> Tamper:
         if place.part != "dh" or place.key not in last:
             return computed
         z, y, factors = of
-        e = np.exp(z - z.max(axis=1, keepdims=True))
-        p = e / np.add.accumulate(e, axis=1)[:, -1:]
-        mass = np.add.accumulate(y, axis=1)[:, -1:]
-        return np.asarray(factors.reshape(-1, 1) * (mass * p - y), computed.dtype)
+        return np.asarray(again(z, y, factors.reshape(-1, 1)), computed.dtype)
 
     return recompute
+
+
+def _one_class_after_another(z: npt.NDArray[Any], y: npt.NDArray[Any], factors: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Sums over the classes term by term: Σy of smoothed targets adds constants, and errs alike for every sample."""
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    p = e / np.add.accumulate(e, axis=1)[:, -1:]
+    mass = np.add.accumulate(y, axis=1)[:, -1:]
+    return np.asarray(factors * (mass * p - y))
+
+
+def _factors_first(z: npt.NDArray[Any], y: npt.NDArray[Any], factors: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Smoothed targets times the factor before they are summed: that rounds alike for every sample, too."""
+    return through_log_softmax(z, y * factors, LANES)
 
 
 def _target(target: npt.NDArray[Any], order: npt.NDArray[np.intp]) -> npt.NDArray[Any]:

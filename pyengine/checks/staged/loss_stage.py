@@ -132,11 +132,11 @@ def _replays(loss: Loss, given: HeadTarget, output: Array, weight: float, seed: 
         for factor in (weights / n, weights * (1 / n)):
             for lanes in VECTORS:
                 with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-                    d = _through_log_softmax(output, y * (dtype(weight) * factor)[:, None], lanes)
+                    d = through_log_softmax(output, y * (dtype(weight) * factor)[:, None], lanes)
                 yield d.astype(np.float64)
 
 
-def _through_log_softmax(z: Array, target: Array, lanes: int) -> Array:
+def through_log_softmax(z: Array, target: Array, lanes: int) -> Array:
     """p·Σ target - target, as differentiating -Σ target·log softmax(z) gives it; Σ by vectors of some lanes.
 
     The textbook's p - y takes Σ y for 1. Smoothed, all terms of that sum but one are the same number in every sample,
