@@ -12,7 +12,8 @@ set(PYBIND11_FINDPYTHON ON)
 find_package(pybind11 2.13.6 CONFIG REQUIRED)
 
 # NO_EXTRAS: link-time optimisation may move code across the per-file instruction sets.
-pybind11_add_module(_core NO_EXTRAS csrc/bind/module.cpp csrc/bind/network.cpp csrc/bind/runtime.cpp csrc/bind/direct.cpp)
+pybind11_add_module(_core NO_EXTRAS csrc/bind/module.cpp csrc/bind/network.cpp csrc/bind/runtime.cpp csrc/bind/direct.cpp
+                               csrc/bind/screen.cpp)
 set_target_properties(_core PROPERTIES CXX_EXTENSIONS OFF CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
 target_link_libraries(_core PRIVATE pyengine_kernel pyengine_float pyengine_warnings)
 

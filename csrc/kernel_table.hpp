@@ -95,6 +95,36 @@ template <class T> struct LossRows {
   double* losses; // (rows)
 };
 
+/// Sums over the rows and over the columns of a product that is looked at: Σrz, ΣZ²v, Σr², ΣZ²; of rows also Σv and
+/// Σr·sign for each vector of signs. Up to `screen_terms` numbers are added in T, the rest in double.
+constexpr int screen_signs = 4, screen_column_sums = 4, screen_row_sums = 5 + screen_signs, screen_terms = 512;
+
+/// A product Z (m, n) as somebody has it: Z = z·up + bias, r = (claimed·down - Z)·unit, and with a variance
+/// v = max(on_q·q + bias_v + [bias](z·up)² + on_z·Z², smallest).
+template <class T> struct Screening {
+  std::ptrdiff_t m, n;
+  const T* claimed;
+  const double* z;
+  const T* q;
+  const double* bias; // (n), or null
+  const T* bias_v;    // (n), with bias
+  const T* signs;     // (screen_signs, n)
+  double up, down, unit;
+  T on_q, on_z, smallest, limit;
+  double* row_sums; // (screen_row_sums, m)
+};
+
+/// The largest r²/v up to `limit`; the places of those beyond, with their r, as far as there is room; whether one was
+/// infinite or NaN, and whether some v was below `smallest` where r is not 0.
+template <class T> struct ScreenFound {
+  std::ptrdiff_t room;
+  std::int64_t* at;
+  T* r;
+  std::ptrdiff_t count;
+  T top;
+  bool infinite, low;
+};
+
 template <class T> struct KernelTable {
   const char* isa;
   int panel;          // columns of a packed right operand that one packing task handles together
@@ -122,6 +152,8 @@ template <class T> struct KernelTable {
   void (*loss)(const LossRows<T>&);
   /// Σ a_i·b_i in double.
   double (*dot)(std::size_t count, const T* a, const T* b);
+  /// Looks at the rows [begin, end); `columns` (screen_column_sums, n) are the sums over these rows.
+  void (*screen)(const Screening<T>&, std::ptrdiff_t begin, std::ptrdiff_t end, double* columns, ScreenFound<T>&);
 };
 
 } // namespace pyengine

@@ -3,6 +3,7 @@
 #include "dispatch.hpp"
 #include "ops/activation.inl.hpp"
 #include "ops/loss.inl.hpp"
+#include "ops/screen.inl.hpp"
 
 namespace pyengine {
 namespace {
@@ -107,6 +108,7 @@ template <class T> constexpr KernelTable<T> table() {
       .activation_backward = ops::Elementwise<V>::backward,
       .loss = ops::Losses<V>::rows,
       .dot = dot<T>,
+      .screen = ops::Screens<V>::rows,
   };
 }
 

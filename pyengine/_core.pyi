@@ -54,6 +54,41 @@ class Direct:
         self, network: Network, per_loss: bool, summed: bool, params: object, x: object, targets: object
     ) -> float | None: ...
 
+# One look at a product (m, n) that somebody claims: Z = z·up + bias, r = (claimed·down - Z)·unit,
+# v = max(on_q·q + bias_v + [bias](z·up)² + on_z·Z², smallest); `z` and `bias` are float64, the others of the claim's
+# dtype. Returns the sums of the rows (9, m): Σrz, ΣZ²v, Σr², ΣZ², Σv, and Σr·sign for the rows of `signs` (4, n); the
+# first four of them of the columns (4, n); the largest r²/v up to `limit`; whether one was infinite or NaN; whether a v
+# was below `smallest` where r is not 0; whether all beyond the limit are listed: their places in the flat product, and
+# their r.
+def screen(
+    claimed: npt.NDArray[Any],
+    z: npt.NDArray[np.float64],
+    q: npt.NDArray[Any],
+    bias: npt.NDArray[np.float64] | None,
+    bias_v: npt.NDArray[Any] | None,
+    signs: npt.NDArray[Any],
+    up: float,
+    down: float,
+    unit: float,
+    on_q: float,
+    on_z: float,
+    smallest: float,
+    limit: float,
+) -> tuple[
+    npt.NDArray[np.float64],
+    npt.NDArray[np.float64],
+    float,
+    bool,
+    bool,
+    bool,
+    npt.NDArray[np.int64],
+    npt.NDArray[Any],
+]: ...
+
+screen_terms: int  # how many numbers of the claim's dtype `screen` adds up before it goes on in float64
+
+# (3, n): Σa, Σ|a| and Σa² over the rows of a = scale·x, x (m, n).
+def column_sums(x: npt.NDArray[Any], scale: float) -> npt.NDArray[np.float64]: ...
 def set_num_threads(n: int) -> None: ...
 def num_threads() -> int: ...
 def set_isa(name: str) -> None: ...

@@ -6,4 +6,5 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   bind_runtime(m);
   bind_network(m);
   bind_direct(m);
+  bind_screen(m);
 }

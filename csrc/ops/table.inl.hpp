@@ -4,6 +4,7 @@
 #include "activation.inl.hpp"
 #include "gemm.inl.hpp"
 #include "loss.inl.hpp"
+#include "screen.inl.hpp"
 
 namespace pyengine::ops {
 
@@ -32,6 +33,7 @@ template <class V> constexpr KernelTable<typename V::Scalar> table(const char* i
       .activation_backward = E::backward,
       .loss = Losses<V>::rows,
       .dot = G::dot,
+      .screen = Screens<V>::rows,
   };
 }
 

@@ -71,8 +71,11 @@ def check_staged(
     # What is not finite fails its stage; a warning beside that would say no more.
     with np.errstate(all="ignore"):
         walk.forward()
+        of_forward = dict(walk.matrices)
         for name, one in witnesses.passes.items():
             walk.backward(name, one)
+            # What one pass alone needs makes room for the next: fresh memory is dear.
+            walk.matrices = dict(of_forward)
     return Staged(tuple(walk.stages), tuple(walk.unjudged))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from ... import _core
 from ...parameters import Array
 from ...rounding import Precision, accumulated, sum_bound
 from ...rounding.running import F64
@@ -18,8 +19,11 @@ from .products import Linear
 from .screen import screen
 from .statistics import REPLAYED, Errors, measured, relative, scale, sign_vectors
 
-SMALL = 1 << 20
+SMALL = 1 << 13
 """A product of fewer multiplications is evaluated in float64 throughout."""
+
+FURTHEST = 1000
+"""Sums are scaled by at most 2 to this."""
 
 PERMUTATIONS = 4
 
@@ -87,13 +91,12 @@ def judged(
 
 def judge_sum(name: str, claimed: Array, dz: Matrix, p: Precision, u: float, seed: int, kept: Storage) -> Finding:
     """Judge db = Σ over the batch of dz (batch, n)."""
-    terms, unit = dz.given, float(np.ldexp(1.0, dz.exponent))
+    # So far from 1 that no square overflows or vanishes; 2 to the ends of float64 has no reciprocal.
+    terms, unit = dz.given, float(np.ldexp(1.0, min(max(dz.exponent, -FURTHEST), FURTHEST)))
     count = terms.shape[0]
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-        ones = np.ones(count)
-        z, work = unit * (ones @ dz.scaled), np.abs(dz.scaled)
-        size = unit * (ones @ work)
-        q = unit * unit * (ones @ np.multiply(work, work, out=work))
+        sums = _core.column_sums(np.ascontiguousarray(terms), 1.0 / unit)
+        z, size, q = unit * sums[0], unit * sums[1], unit * unit * sums[2]
         bound = sum_bound(size, count, p)
         bound = bound + kept.rounding(np.abs(z) + bound)
         ratio, worst = largest_ratio(claimed, z, bound)

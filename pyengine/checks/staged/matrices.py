@@ -59,7 +59,10 @@ class Matrix:
     @cached_property
     def scaled(self) -> F64:
         """In float64, divided by 2^exponent."""
-        return np.asarray(np.ldexp(self.given, -self.exponent, dtype=np.float64))
+        if self.given.dtype == np.float64:
+            return np.asarray(np.ldexp(self.given, -self.exponent))
+        # The power itself is a float64: this is the same number, sooner.
+        return np.asarray(np.multiply(self.given, 2.0**-self.exponent, dtype=np.float64))
 
 
 @dataclass(frozen=True, eq=False)

@@ -92,7 +92,7 @@ class Linear:
         return self._variance(squares, parts, None if self.scaled_bias is None else self.scaled_bias[columns])
 
     def _variance(self, squares: list[F64], parts: list[F64], bias: F64 | None) -> F64:
-        total = np.sum(parts, axis=0)
+        total = parts[0] if len(parts) == 1 else np.sum(parts, axis=0)
         v = heads_variance(parts, total, self.u)
         for product, q, part in zip(self.products, squares, parts, strict=True):
             form = product_variance(product.shape[1], bias=bias is not None)

@@ -1,4 +1,4 @@
-"""A quick look at a large product: its statistics in float32, block by block, in one pass over the memory.
+"""A quick look at a large product: its statistics in float32, in one pass over the memory (csrc/ops/screen.inl.hpp).
 
 Only Z is in float64, and Q is summed over a part of its terms: a smaller V makes every statistic larger. The rounding
 errors of this look are added to its statistics before they are compared, so what it passes the exact evaluation would
@@ -11,7 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
+from ... import _core
 from ...parameters import Array
 from ...rounding import accumulated, unit_roundoff
 from ...rounding.running import F64
@@ -20,17 +22,17 @@ from .matrices import Product, Room
 from .products import Linear
 from .statistics import ALPHA, SIGNS, Scale, Statistics
 
-BLOCK = 1 << 15
-"""Entries of a block: what it needs stays in the cache."""
-
 STRIDE = 4
 """Every how many terms of a long product enter Q. Correct errors are below a third of the limits as a rule."""
 
 LONG = 64
-"""Products of fewer terms enter Q whole."""
+"""Products of fewer terms enter Q whole,"""
+
+CHEAP = 1 << 20
+"""and those of fewer multiplications."""
 
 FEW = 1024
-"""How many entries are evaluated once more, with all of their Q, before the quick look gives up."""
+"""How many entries are evaluated once more, with all of their Q, at a time."""
 
 SMALLEST = 2.0**-100
 """Variances below this, of matrices of numbers below 1, may have lost digits to underflow in float32."""
@@ -46,7 +48,6 @@ class Screened:
     statistics: Statistics
     scale: Scale
     ratio: float
-    at: tuple[int, ...]
     conclusive: bool
     actual_error: float | None = None
     expected_error: float | None = None
@@ -55,11 +56,11 @@ class Screened:
 def screen(stage: Linear, signs: tuple[F64, F64], room: Room) -> Screened:
     """The statistics of a product or of a sum of products without bias, and an upper bound of its R."""
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-        return _Blocks(stage, signs, room).screened()
+        return _Look(stage, signs, room).screened()
 
 
-class _Blocks:
-    """Sums over the blocks of a stage, in units in which a rounding of 1 has variance 1."""
+class _Look:
+    """The operands of one pass over a stage, in units in which a rounding of 1 has variance 1."""
 
     def __init__(self, stage: Linear, signs: tuple[F64, F64], room: Room) -> None:
         self.stage = stage
@@ -70,129 +71,97 @@ class _Blocks:
             (product,) = stage.products
             self.form = product_variance(product.shape[1], bias=stage.bias is not None)
             self.total = self.form.total
-            self.z, self.w = product.of("scaled", room), product.squared(self._stride(product), room)
+            self.z, self.q = product.of("scaled", room), product.squared(self._stride(product), room)
             self.shift = product.exponent - stage.exponent
         else:
-            self.z, self.shift = stage.z, 0
+            self.shift = 0
             self._sum_of_products(room)
         self.bias = stage.scaled_bias
-        self.unit = np.sqrt(3.0) / stage.u
-        self.conclusive = bool((stage.lost * self.unit) ** 2 <= SMALLEST / 2.0**20)
+        self.unit = float(np.sqrt(3.0)) / stage.u
         self.signs = signs
-        self.height = max(1, min(self.m, BLOCK // self.n))
-        self.buffers = [room.array(f"block {i}", self.height, self.n, self.dtype) for i in range(4)]
-        self.wide = room.array("wide block", self.height, self.n, np.dtype(np.float64))
-        self.rz, self.zzw = np.zeros(self.m), np.zeros(self.m)
-        self.rz_columns, self.zzw_columns = np.zeros(self.n), np.zeros(self.n)
-        self.zz, self.rr = np.zeros(self.m), np.zeros(self.m)
-        self.zz_columns, self.rr_columns = np.zeros(self.n), np.zeros(self.n)
-        self.all_w = 0.0
-        self.signed = np.zeros(SIGNS)
-        self.entry, self.at = -1.0, (0, 0)
         self.most = largest_of(self.m * self.n, ALPHA) ** 2
 
-    @staticmethod
-    def _stride(product: Product) -> int:
-        return STRIDE if product.shape[1] >= LONG else 1
+    def _stride(self, product: Product) -> int:
+        return STRIDE if product.shape[1] >= LONG and self.stage.work > CHEAP else 1
 
     def _sum_of_products(self, room: Room) -> None:
-        """Put what does not depend on the sum itself into w: the variances of the parts, and of adding them up."""
+        """Put what does not depend on the sum itself into q: the variances of the parts, and of adding them up."""
         heads = len(self.stage.products)
-        w, self.total = np.zeros((self.m, self.n), self.dtype), 0.0
+        wide, one = np.dtype(np.float64), self.dtype.type
+        self.z = room.array("sum", self.m, self.n, wide)
+        self.q = room.array("sum of squares", self.m, self.n, self.dtype)
+        narrow = room.array("narrow", self.m, self.n, self.dtype)
+        self.z[:], self.q[:], self.total = 0.0, 0.0, 0.0
         adding = (heads + 1) / 6.0 - 1.0 / heads
-        for product, part in zip(self.stage.products, self.stage.parts, strict=True):
+        for product in self.stage.products:
             form = product_variance(product.shape[1], bias=False)
             self.total = max(self.total, form.total + adding)
-            narrow, q = part.astype(self.dtype), product.squared(self._stride(product), room)
+            part, squares = product.of("scaled", room), product.squared(self._stride(product), room)
+            by = product.exponent - self.stage.exponent
+            part *= float(np.ldexp(1.0, by))
+            self.z += part
+            np.copyto(narrow, part, casting="same_kind")
             narrow *= narrow
-            narrow *= self.dtype.type(form.on_z + adding)
-            q *= self.dtype.type(form.on_q * 4.0 ** (product.exponent - self.stage.exponent))
-            w += q
-            w += narrow
-        self.w, self.form = w, ProductVariance(1.0, (heads + 1) / 3.0, 0.0)
+            narrow *= one(form.on_z + adding)
+            squares *= one(form.on_q * float(np.ldexp(1.0, 2 * by)))
+            self.q += squares
+            self.q += narrow
+        self.form = ProductVariance(1.0, (heads + 1) / 3.0, 0.0)
         self.total += self.form.on_z
 
     def screened(self) -> Screened:
-        ones = np.ones(max(self.n, self.height), self.dtype)
-        right = np.ascontiguousarray(self.signs[1].T).astype(self.dtype)
-        for start in range(0, self.m, self.height):
-            self._block(slice(start, min(start + self.height, self.m)), ones, right)
-        return self._finished()
+        bias, up = self.bias, float(np.ldexp(1.0, self.shift))
+        found = _core.screen(
+            claimed=np.ascontiguousarray(self.stage.claimed),
+            z=self.z,
+            q=self.q,
+            bias=bias,
+            bias_v=None if bias is None else (self.form.on_q * bias * bias).astype(self.dtype),
+            signs=self.signs[1].astype(self.dtype),
+            up=up,
+            down=float(np.ldexp(1.0, -self.stage.exponent)),
+            unit=self.unit,
+            on_q=self.form.on_q * up * up,
+            on_z=self.form.on_z,
+            smallest=SMALLEST,
+            limit=self.most,
+        )
+        rows, columns, top, infinite, low, listed, at, r = found
+        entry = np.inf if infinite else float(np.maximum(top, self._once_more(at, r)))
+        conclusive = listed and not low and (self.stage.lost * self.unit) ** 2 <= SMALLEST / 2.0**20
+        return self._finished(rows, columns, entry, conclusive=bool(conclusive))
 
-    def _block(self, rows: slice, ones: Array, right: Array) -> None:
-        count = rows.stop - rows.start
-        r, z, t, s = (buffer[:count] for buffer in self.buffers)
-        wide, exact, w = self.wide[:count], self.z[rows], self.w[rows]
-        if self.shift:
-            np.ldexp(exact, self.shift, out=exact)
-            np.ldexp(w, 2 * self.shift, out=w)
-        w *= self.dtype.type(self.form.on_q)
-        if self.bias is not None:
-            np.multiply(exact, exact, out=s, casting="same_kind")
-            w += s
-            w += (self.form.on_q * self.bias * self.bias).astype(self.dtype)
-            exact += self.bias
-        np.multiply(self.stage.claimed[rows], 2.0**-self.stage.exponent, out=wide, dtype=np.float64)
-        wide -= exact
-        np.multiply(wide, self.unit, out=r, casting="same_kind")
-        np.copyto(z, exact, casting="same_kind")
-        np.multiply(z, z, out=s)
-        np.multiply(s, self.dtype.type(self.form.on_z), out=t)
-        w += t
-        if not w.min() >= SMALLEST:
-            low = w < self.dtype.type(SMALLEST)
-            self.conclusive = self.conclusive and not r[low].any()
-            w[low] = SMALLEST
-        self.zz[rows] = s @ ones[: self.n]
-        self.zz_columns += ones[:count] @ s
-        self.all_w += float((w @ ones[: self.n]).sum(dtype=np.float64))
-        s *= w
-        self.zzw[rows] = s @ ones[: self.n]
-        self.zzw_columns += ones[:count] @ s
-        np.multiply(r, z, out=t)
-        self.rz[rows] = t @ ones[: self.n]
-        self.rz_columns += ones[:count] @ t
-        self.signed += (self.signs[0][:, rows] * (r @ right).T).sum(axis=1)
-        np.multiply(r, r, out=t)
-        self.rr[rows] = t @ ones[: self.n]
-        self.rr_columns += ones[:count] @ t
-        t /= w
-        most = float(t.max())
-        if self.most < most < np.inf:
-            self._once_more(rows.start, r, t)
-            most = float(t.max())
-        if not most <= self.entry:
-            self.entry = most if most >= 0.0 else np.inf
-            i, j = np.unravel_index(int(t.argmax()), t.shape)
-            self.at = (int(i) + rows.start, int(j))
-
-    def _once_more(self, start: int, r: Array, t: Array) -> None:
+    def _once_more(self, at: npt.NDArray[np.int64], r: Array) -> float:
         """Entries beyond the limit may owe that to the missing terms of Q: a sparse operand leaves few of them."""
-        i, j = np.nonzero(t > self.most)
-        if i.size > FEW:
-            self.conclusive = False
-            return
-        t[i, j] = (r[i, j] / self.unit).astype(np.float64) ** 2 / self.stage.variance_at(i + start, j)
+        most = 0.0
+        for start in range(0, at.size, FEW):
+            i, j = np.divmod(at[start : start + FEW], self.n)
+            own = (r[start : start + FEW] / self.unit).astype(np.float64)
+            most = float(np.maximum(most, (own**2 / self.stage.variance_at(i, j)).max()))
+        return most
 
-    def _finished(self) -> Screened:
+    def _finished(self, rows: F64, columns: F64, entry: float, *, conclusive: bool) -> Screened:
         # V is off by k roundings of Q, a projection by those of its own sum: γ·Σ|r·z| ≤ γ·√(Σr²·Σz²) (Cauchy-Schwarz).
         u = unit_roundoff(self.dtype)
         grown = 1.0 + accumulated(self.stage.terms + 8, u)
-        gamma = accumulated(max(self.n, self.height) + 8, u)
+        # Beyond its terms of one dtype a sum has those of the double sums of each 64, and of the strips.
+        longest = max(self.m, self.n)
+        gamma = accumulated(min(_core.screen_terms, longest) + longest // 64 + 24, u)
 
         def projected(r: F64, v: F64, rr: F64, zz: F64) -> float:
             top = np.abs(r) + gamma * np.sqrt(rr * zz)
             ratio = np.where(top == 0.0, 0.0, top / np.sqrt(v))
             return float(np.where(np.isnan(ratio), np.inf, ratio).max()) * grown
 
-        sums = (self.rz, self.zzw, self.rr, self.zz)
-        rz, zzw, rr, zz = (np.atleast_1d(part.sum()) for part in sums)
+        rz, zzw, rr, zz = (np.atleast_1d(part.sum()) for part in rows[:4])
+        all_w = float(rows[4].sum())
+        signed = (self.signs[0] * rows[5:]).sum(axis=1)
         found = Statistics(
-            entry=float(np.sqrt(self.entry)) * grown,
+            entry=float(np.sqrt(entry)) * grown,
             whole=projected(rz, zzw, rr, zz),
-            row=projected(*sums),
-            column=projected(self.rz_columns, self.zzw_columns, self.rr_columns, self.zz_columns),
-            signs=projected(self.signed, np.full(SIGNS, self.all_w), rr, np.array([float(self.m * self.n)])),
+            row=projected(*rows[:4]),
+            column=projected(*columns),
+            signs=projected(signed, np.full(SIGNS, all_w), rr, np.array([float(self.m * self.n)])),
         )
         scale = Scale(0.0, 0.0)
         if zz[0] > 0.0:
@@ -205,5 +174,5 @@ class _Blocks:
         actual = expected = None
         if zz[0] > 0.0:
             actual = float(np.sqrt(rr[0] / zz[0]) / self.unit)
-            expected = float(np.sqrt(self.stride * self.all_w / zz[0]) / self.unit)
-        return Screened(found, scale, found.entry / float(sharpest), self.at, self.conclusive, actual, expected)
+            expected = float(np.sqrt(self.stride * all_w / zz[0]) / self.unit)
+        return Screened(found, scale, found.entry / float(sharpest), conclusive, actual, expected)
