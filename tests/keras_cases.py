@@ -263,6 +263,21 @@ def refusal(call: Callable[[], Any], *said: str) -> None:
 
 
 @claim
+def a_distributed_model_is_refused_and_on_one_device_it_is_certified() -> None:
+    x, targets = batch()
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+            mirrored = two_heads()
+        for call in (lambda: pe.verify(mirrored, x, targets), lambda: pe.watch(mirrored)):
+            refusal(call, "`model`", "distributed by MirroredStrategy", "outside strategy.scope()")
+        alone = two_heads()
+        alone.set_weights(mirrored.get_weights())
+        certified(alone, x, targets)
+
+
+@claim
 def what_the_engine_does_not_know_is_refused_by_name() -> None:
     x, targets = batch()
     layers = keras.layers

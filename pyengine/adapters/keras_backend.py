@@ -54,6 +54,19 @@ def load() -> Any:
     return keras
 
 
+def require_undistributed(model: Any) -> None:
+    """Raise ``ValueError`` for a model whose variables lie on replicas: no single run shows their gradients' sum."""
+    strategy = getattr(model, "distribute_strategy", None)
+    extended = getattr(strategy, "extended", None)
+    # Without a strategy TensorFlow answers with its default, which distributes nothing.
+    if extended is None or type(strategy).__name__ == "_DefaultDistributionStrategy":
+        return
+    raise ValueError(
+        sentence("model", got=f"is distributed by {type(strategy).__name__}", expected="a model on one device",
+                 remedy="Build it outside strategy.scope(), and give it the weights by set_weights.")
+    )  # fmt: skip
+
+
 def array_of(keras: Any, tensor: Any) -> Array:
     """A copy of a variable or a tensor."""
     with warnings.catch_warnings():

@@ -21,7 +21,7 @@ from ..parameters import Array, Parameters
 from ..witnesses import Added, Clip, Log, Step
 from .computation import Computation
 from .jax_compiled import together
-from .keras_backend import array_of, load
+from .keras_backend import array_of, load, require_undistributed
 from .keras_model import Subject, keras_targets, read_parameters, subject_of
 from .keras_model import compute as gradients_of
 from .keras_rule import innermost, rule_of
@@ -34,6 +34,7 @@ Hear = Callable[[Any, Any], None]
 
 def compute(model: Any, x: Any, targets: Any, sample_weight: Any = None) -> Computation:
     """Gradients, witnesses and a step of a compiled model. See :func:`pyengine.verify`."""
+    require_undistributed(model)
     subject = subject_of(model, x, targets, sample_weight)
     done, extra = gradients_of(subject)
     stepping = None if model.optimizer is None else lambda: observe(subject, done, extra)

@@ -19,7 +19,7 @@ from ..parameters import Array
 from ..watching import Arrays, Event, Twin
 from ..witnesses import Clip
 from .computation import Computation, at_random, refuse_end
-from .keras_backend import array_of, load, versions
+from .keras_backend import array_of, load, require_undistributed, versions
 from .keras_hearing import Clock, Ear, Heard, TrainFunction
 from .keras_model import batch_of, subject_of
 from .keras_observed import observe
@@ -40,6 +40,7 @@ class Recorder:
         loss_weights: Mapping[str, float],
         optimizers: Sequence[Any],
     ) -> None:
+        require_undistributed(model)
         self.keras, self.model = load(), model
         self.objective = None if losses is None else _objective(model, losses, loss_weights)
         self.optimizers = list(optimizers)
