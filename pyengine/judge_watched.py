@@ -24,7 +24,7 @@ from .parameters import Array, Parameters
 from .report import formula
 from .runtime import info
 from .verification import Verdict, Verification
-from .watching import Arrays, Event, Twin, merged, state_of, stepper_of
+from .watching import Arrays, Event, Twin, merged, moving, state_of, stepper_of
 from .witnesses import Clip, Log, Step
 
 
@@ -70,8 +70,15 @@ def judge_watched(
 ) -> Verification:
     """Judge the events as one training step on the batch."""
     said = [diagnosis("changed outside", names=", ".join(seen.outside))] if seen.outside else []
+    raw, rested = seen.gather, 0
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+        seen = replace(seen, gather=_trained(seen))
         whole = merged(seen.events)
+        if whole is None:
+            rested = len(seen.events)
+            seen = replace(seen, events=moving(seen.events))
+            rested -= len(seen.events)
+            whole = merged(seen.events)
         if whole is None:
             return _several(seen, batch, said)
         step = _step(seen, whole, batch, seen.leftover, previous)
@@ -95,10 +102,38 @@ def judge_watched(
             combination, update = _as_intended(case, combination, update)
         if not update.applied.fits:
             found.append(diagnosis("wrong step", optimizer=update.optimizer))
-        reach = applied_reach(case, candidate)
+        frozen = case.frozen & set(step.native.values())
+        reach = applied_reach(replace(case, evidence=raw(step.before, batch)) if frozen else case, candidate)
         ledger = check_ledger(step, evidence)
     report = _verification(seen, step, combination, update, [*said, *found], ledger)
-    return replace(report, reach=reach)
+    notes = (f"{rested} calls of the optimizer moved nothing: judged is the one that did.",) if rested else ()
+    return replace(report, reach=reach, notes=(*report.notes, *notes))
+
+
+def _trained(seen: Watched) -> Callable[[Parameters, Batch], Evidence]:
+    """The losses' gradients with zeros for frozen parameters: nobody is to apply anything there."""
+    frozen = [name for name, native in seen.twin.native.items() if native not in seen.trainable]
+    if not frozen:
+        return seen.gather
+
+    def without(given: Mapping[str, Parameters]) -> dict[str, Parameters]:
+        parts = {loss: Parameters(one.layout, one.flat.copy()) for loss, one in given.items()}
+        for one in parts.values():
+            for name in frozen:
+                if name in one:
+                    one[name][...] = 0.0
+        return parts
+
+    def gather(at: Parameters, batch: Batch) -> Evidence:
+        found = seen.gather(at, batch)
+        return replace(
+            found,
+            gradients=without(found.gradients),
+            spread=without(found.spread),
+            engine_32=without(found.engine_32),
+        )
+
+    return gather
 
 
 def by_engine(net: Network) -> Callable[[Parameters, Batch], Evidence]:

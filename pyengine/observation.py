@@ -37,7 +37,7 @@ class Observation:
     weights; a regularizer is a term of weight 1. ``total`` is the framework's own. ``per_loss(name, c)`` is the
     gradient of c·loss and ``summed(c)`` that of c·total, each by a backward pass of its own, from the same forward
     pass or one with the same random draws. ``dtype`` is the narrowest in which gradients are computed. ``missing`` says
-    of checks that cannot run why they cannot.
+    of checks that cannot run why they cannot; ``notes`` are what one should know beside every verdict.
     """
 
     framework: str
@@ -53,3 +53,4 @@ class Observation:
     twin: Twin | None
     missing: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()

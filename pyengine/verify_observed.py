@@ -87,6 +87,7 @@ def verify_observation(seen: Observation, features: set[int], seed: int) -> Veri
         slopes=slopes,
         not_judged=missing,
         refusal=seen.refusal,
+        notes=seen.notes,
     )
 
 

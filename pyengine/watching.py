@@ -109,6 +109,13 @@ def state_of(event: Event, twin: Twin) -> State | None:
     return State(event.steps, {**fresh.slots, **slots}, fresh.slot_errors, fresh.error)
 
 
+def moving(events: Sequence[Event]) -> Sequence[Event]:
+    """Without the calls before a step in which an optimizer moved nothing, as ``optax.MultiSteps`` while it
+    accumulates; where none moved, the last."""
+    moved = [e for e in events if any((e.after[name] != value).any() for name, value in e.before.items())]
+    return moved or events[-1:]
+
+
 def merged(events: Sequence[Event]) -> Event | None:
     """Several optimizers with a share of the parameters each, as one step; None where a parameter was stepped twice."""
     stepped = [name for event in events for name in event.gradient]

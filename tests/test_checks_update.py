@@ -96,6 +96,16 @@ def test_a_step_that_is_no_larger_than_its_bounds_cannot_be_told_from_no_step(st
     assert clear.unmoved > 1.0
 
 
+def test_an_optimizer_that_rests_is_right_if_the_sum_was_seen_to_be_given_to_it(step: Step) -> None:
+    resting = moved_by(with_gradient(step, WEIGHTS), pe.SGD(0.0), [WEIGHTS])
+    assert (found(resting).rule, found(resting).standing) == (SUM, "within")
+    assert found(replace(resting, observed=False)).rule == "cannot tell"
+    other = found(with_gradient(resting, {"digit": 0.3, "ink": 1.0}))
+    assert (other.rule, other.standing) == ("cannot tell", "between")
+    moved = np.nextafter(resting.after.flat, np.float32(np.inf))
+    assert found(replace(resting, after=Parameters(step.network.layout, moved))).rule != SUM
+
+
 def test_parameters_that_were_not_stepped_are_named(step: Step) -> None:
     update = found(replace(moved_by(step, pe.Adam(), [WEIGHTS]), after=step.before))
     assert (update.rule, update.verdict, update.standing) == (STILL, "no step", "beyond")

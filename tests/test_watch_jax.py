@@ -94,6 +94,18 @@ def test_parameters_that_moved_otherwise_are_caught_with_every_optimizer(name: s
     assert "wrong step" in {d.name for d in report.diagnoses}, report
 
 
+@pytest.mark.parametrize(("calls", "ink"), [(1, 0.5), (2, 0.5), (2, 0.4)])
+def test_accumulation_by_optax_is_judged_by_the_call_that_moves(calls: int, ink: float) -> None:
+    """MultiSteps moves nothing but in every second call; what it was given is judged in each."""
+    optimizer = optax.MultiSteps(optax.adam(1e-2), 2)
+    seen, p = watched(optimizer, {"digit": 1.0, "ink": ink}, compiled=True, steps=calls)
+    report = seen.report(*batch(), after=p)
+    assert report.ok == (ink == WEIGHTS["ink"]), report
+    assert report.combination is not None
+    assert report.combination.verdict == ("summed" if report.ok else "other weights")
+    assert any("moved nothing" in note for note in report.notes) == (calls == 2)
+
+
 def test_a_step_that_is_not_compiled_is_seen_and_its_end_is_a_note() -> None:
     seen, _ = watched(optax.adam(1e-2), {"digit": 0.5, "ink": 1.0}, compiled=False)
     report = seen.report(*batch())

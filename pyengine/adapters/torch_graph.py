@@ -88,7 +88,13 @@ def _chain(torch: Any, traced: Any, node: Any) -> list[Place]:
 def _linear(torch: Any, traced: Any, node: Any, module: Any) -> tuple[str, Any, Any] | None:
     """The path, the weight and the bias of a ``Linear``, or of ``functional.linear`` on parameters of the module."""
     if module is not None:
-        return (str(node.target), module.weight, module.bias) if type(module) is torch.nn.Linear else None
+        if type(module) is not torch.nn.Linear:
+            return None
+        own = dict(module.named_parameters(recurse=False))
+        for name in ("weight", "bias"):
+            if getattr(module, name) is not None and name not in own:
+                raise _unknown(node, module, f"Linear layers whose {name} is a parameter, not computed from others")
+        return str(node.target), module.weight, module.bias
     if node.target is not torch.nn.functional.linear:
         return None
     given = dict(zip(("input", "weight", "bias"), node.args, strict=False)) | dict(node.kwargs)
@@ -176,12 +182,15 @@ def shared_depth(found: Mapping[str, list[Place]]) -> int:
     depth = 0
     while all(len(chain) > depth + 1 and chain[depth].h is first[depth].h for chain in found.values()):
         depth += 1
-    used = [place.path for place in first[:depth]]
-    used += [place.path for chain in found.values() for place in chain[depth:]]
-    twice = sorted({path for path in used if operator.countOf(used, path) > 1})
+    used = [*first[:depth], *(place for chain in found.values() for place in chain[depth:])]
+    # Tied weights are one tensor under two names: its gradient is the sum of both.
+    tensors = [id(tensor) for place in used for tensor in (place.weight, place.bias) if tensor is not None]
+    twice = sorted(
+        {p.path for p in used if any(operator.countOf(tensors, id(t)) > 1 for t in (p.weight, p.bias) if t is not None)}
+    )
     if twice:
         raise Unsupported(
-            sentence("model", got=f"uses {listing(twice)} at two places", expected="each layer at one",
+            sentence("model", got=f"uses the parameters of {listing(twice)} at two places", expected="each at one",
                      remedy="The engine shares layers in the trunk only.")
         )  # fmt: skip
     return depth

@@ -1,11 +1,14 @@
 """PyTorch: run a user's module once, keep every number between the layers, and differentiate each loss by autograd.
 
-Nothing in the model changes: no ``.grad`` is written and no optimizer steps.
+Nothing in the model changes: no ``.grad`` is written and no optimizer steps. Frozen layers are thawed for the while,
+so that every gradient can be judged. A compiled module shows no numbers between its layers: its final gradients are
+taken instead, each from a forward pass of its own, as a compiled backward pass runs once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,14 +16,15 @@ import numpy as np
 from ..checks.staged.witnesses import Backward, Witnesses
 from ..engine import Network
 from ..errors import Unsupported, listing, sentence
-from ..parameters import Array
+from ..parameters import Array, Layout
 from ..rounding.storage import NARROW
 from ..spec import Head
 from .computation import Computation, as_batch
 from .from_torch import load
-from .torch_graph import Place, chains, shared_depth
+from .torch_graph import Place, chains, outputs_by_name, shared_depth
 from .torch_losses import twin_of
 from .torch_observed import reduced
+from .torch_wrappers import unwrapped
 
 
 def compute(
@@ -29,6 +33,8 @@ def compute(
     """Gradients of every loss and of their weighted sum, with witnesses. See :func:`pyengine.verify`."""
     torch = load()
     names = list(losses)
+    inside = unwrapped(torch, model)
+    model = inside.module
     traced = _traced(torch, model)
     found = chains(torch, traced, names)
     depth = shared_depth(found)
@@ -44,47 +50,90 @@ def compute(
     first = next(iter(found.values()))
     network = Network(int(first[0].weight.shape[1]), [place.dense for place in first[:depth]], heads)
     tensors = _tensors(network, places)
-    frozen = [name for name, tensor in tensors.items() if not tensor.requires_grad]
-    if frozen:
-        raise ValueError(
-            sentence("model", got=f"has parameters without a gradient ({listing(frozen)})", expected="trainable layers",
-                     remedy="Call requires_grad_(True) on them for the check.")
-        )  # fmt: skip
     params = network.parameters({name: as_batch(_widened(torch, tensor)) for name, tensor in tensors.items()})
 
     example = next(iter(tensors.values()))
     inputs = torch.as_tensor(x, device=example.device)
     wanted = {name: torch.as_tensor(targets[name], device=example.device) for name in names}
-    seen = _run(torch, traced, inputs)
-    values = {name: reduced(torch, name, losses[name](seen[found[name][-1].h], wanted[name])) for name in names}
-    total = sum(weights[name] * value for name, value in values.items())
-    per_loss = {
-        name: _backward(torch, values[name], network.loss_layouts[name].names, tensors, places, seen) for name in names
-    }
-    summed = _backward(torch, total, network.layout.names, tensors, places, seen)
-    kept_in = str(seen[first[0].z].dtype).removeprefix("torch.")
+    frozen = [name for name, tensor in tensors.items() if not tensor.requires_grad]
+    with _thawed([tensors[name] for name in frozen]):
+        seen = _run(torch, traced, inputs)
+        kept_in = str(seen[first[0].z].dtype).removeprefix("torch.")
+        outputs = {name: seen[found[name][-1].h] for name in names}
+        values = {name: reduced(torch, name, losses[name](outputs[name], wanted[name])) for name in names}
+        total = sum(weights[name] * value for name, value in values.items())
+        routes: list[tuple[str | None, Any, Layout]] = [(None, total, network.layout)]
+        routes += [(name, values[name], network.loss_layouts[name]) for name in names]
+        finals: dict[str | None, dict[str, Array]] = {}
+        backwards: dict[str | None, Backward] = {}
+        if inside.compiled is not None and kept_in not in NARROW:
+            run = _whole(torch, inside.compiled, inputs, wanted, losses, weights)
+            finals = {route: _final(torch, run(route), layout.names, tensors) for route, _, layout in routes}
+        else:
+            for route, value, layout in routes:
+                backwards[route] = _backward(torch, value, layout.names, tensors, places, seen)
+                finals[route] = _arrays(backwards[route].gradient)
     kept = {name: place for name, place in places.items() if seen[place.z] is not seen[place.h]}
+    native = _native(model, tensors)
+    notes = list(inside.notes)
+    if frozen:
+        notes.append(f"Frozen, and judged as if they were trained: {listing(native[name] for name in frozen)}.")
     return Computation(
-        framework="PyTorch",
+        framework="PyTorch" if backwards else "PyTorch, compiled",
         network=network,
         params=params,
         x=as_batch(_widened(torch, seen[first[0].x])),
         targets={name: twin.target for name, twin in twins.items()},
         sample_weight={name: twin.weight for name, twin in twins.items() if twin.weight is not None} or None,
-        per_loss={name: _arrays(one.gradient) for name, one in per_loss.items()},
-        summed=_arrays(summed.gradient),
+        per_loss={name: finals[name] for name in names},
+        summed=finals[None],
         losses={name: float(value.detach()) for name, value in values.items()},
-        native=_native(model, tensors),
+        native=native,
         witnesses=Witnesses(
             z={name: _numpy(seen[place.z]) for name, place in kept.items()},
             h={name: _numpy(seen[place.h]) for name, place in places.items()},
-            per_loss=per_loss,
-            summed=summed,
-        ),
+            per_loss={name: backwards[name] for name in names},
+            summed=backwards[None],
+        )
+        if backwards
+        else None,
         versions={"torch": str(torch.__version__)},
         kept=None if kept_in not in NARROW else kept_in,
         loss_dtype="float32" if all(value.dtype == torch.float32 for value in values.values()) else None,
+        notes=tuple(notes),
     )
+
+
+@contextlib.contextmanager
+def _thawed(frozen: list[Any]) -> Iterator[None]:
+    for tensor in frozen:
+        tensor.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for tensor in frozen:
+            tensor.requires_grad_(False)
+
+
+def _whole(
+    torch: Any, whole: Any, x: Any, wanted: Mapping[str, Any], losses: Mapping[str, Any], weights: Mapping[str, float]
+) -> Callable[[str | None], Any]:
+    """One loss by a forward pass of its own, or their weighted sum for None."""
+
+    def run(name: str | None) -> Any:
+        with torch.enable_grad():
+            outputs = outputs_by_name(whole(x), list(losses))
+            values = {n: loss(outputs[n], wanted[n]).reshape(()) for n, loss in losses.items()}
+            return sum(weights[n] * value for n, value in values.items()) if name is None else values[name]
+
+    return run
+
+
+def _final(torch: Any, value: Any, names: Any, tensors: Mapping[str, Any]) -> dict[str, Array]:
+    asked = [tensors[name] for name in names]
+    found = torch.autograd.grad(value, asked, allow_unused=True)
+    zeros = (torch.zeros_like(t) if g is None else g for t, g in zip(asked, found, strict=True))
+    return dict(zip(names, map(as_batch, zeros), strict=True))
 
 
 def _traced(torch: Any, model: Any) -> Any:

@@ -17,6 +17,9 @@ from ..observation import Gradient, Observation, Twin
 from ..rounding.formats import FORMATS
 from .from_torch import load
 from .torch_graph import outputs_by_name
+from .torch_wrappers import unwrapped
+
+EAGER = "The module is judged as it is written, not as torch.compile runs it."
 
 
 def observe(
@@ -30,6 +33,8 @@ def observe(
 ) -> Observation:
     """Record the losses of one batch, and how to get their gradients. See :func:`pyengine.verify`."""
     torch = load()
+    inside = unwrapped(torch, model)
+    model = inside.module
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not parameters:
         raise ValueError(
@@ -54,7 +59,7 @@ def observe(
     try:
         twin = _twin(torch, model, inputs, wanted, losses, list(parameters), seed)
     except Exception as error:  # whatever a module does that cannot be copied or does not bear float64
-        missing["differences"] = f"the model does not run in float64: {_first_line(error)}"
+        missing["differences"] = f"the model does not run in float64: {first_line(error)}"
     return Observation(
         framework="PyTorch",
         refusal=refusal,
@@ -69,6 +74,9 @@ def observe(
         twin=twin,
         missing=missing,
         versions={"torch": str(torch.__version__)},
+        notes=inside.notes
+        if inside.compiled is None
+        else (*inside.notes, "The module is judged as it is written, not compiled."),
     )
 
 
@@ -166,5 +174,5 @@ def _numpy(torch: Any, tensor: Any) -> Any:
     return np.array((plain.float() if plain.dtype == torch.bfloat16 else plain).numpy())
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import sentence
 from ..observation import Observation
 from ..optimizers import SGD, Adam, AdamW, RMSprop, Rule
 from ..parameters import Array
@@ -21,7 +22,8 @@ from ..watching import Arrays, Event, Twin
 from .computation import Computation, at_random, refuse_end, require_no_weights
 from .from_torch import load
 from .torch_model import compute
-from .torch_observed import observe
+from .torch_observed import first_line, observe
+from .torch_wrappers import unwrapped
 
 
 class Recorder:
@@ -29,12 +31,13 @@ class Recorder:
 
     framework = "PyTorch"
     plus = 1e-6  # clip_grad_norm_ divides by the norm plus this
-    notes: tuple[str, ...] = ()
 
     def __init__(
         self, model: Any, losses: Mapping[str, Any], loss_weights: Mapping[str, float], optimizers: Sequence[Any]
     ) -> None:
-        self.model, self.losses, self.loss_weights, self.optimizers = model, losses, loss_weights, optimizers
+        inside = unwrapped(load(), model)
+        self.model, self.notes = inside.module, inside.notes
+        self.losses, self.loss_weights, self.optimizers = losses, loss_weights, optimizers
         self.events: list[Event] = []
         self._handles: list[Any] = []
         self._pending: dict[int, Event] = {}
@@ -48,7 +51,7 @@ class Recorder:
     def observe(self, at: Arrays, x: Any, targets: Mapping[str, Any], sample_weight: Any, refusal: str) -> Observation:
         """The module at other parameters, by autograd alone; the module itself is left alone."""
         require_no_weights(sample_weight)
-        torch, model = load(), copy.deepcopy(self.model)
+        torch, model = load(), _copy_of(self.model)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter.copy_(torch.as_tensor(np.array(at[name])))
@@ -118,6 +121,16 @@ class Recorder:
             self.events.append(replace(event, after=self.values(), gradient=gradient))
 
         return hook
+
+
+def _copy_of(model: Any) -> Any:
+    try:
+        return copy.deepcopy(model)
+    except RuntimeError as error:  # tensors that were computed stand among its attributes
+        raise ValueError(
+            sentence("model", got=f"cannot be copied by copy.deepcopy ({first_line(error)})", expected="one that can",
+                     remedy="For torch.nn.utils.weight_norm, use torch.nn.utils.parametrizations.weight_norm.")
+        ) from error  # fmt: skip
 
 
 class Own:

@@ -16,7 +16,8 @@ Its misfit is the largest |observed - predicted| / allowance over all elements. 
 account for: the gradient's rounding spread carried through the rule, the rule's own roundings, and the rounding of the
 new parameter. Where a gradient is itself at rounding level its sign is uncertain, Adam's first step may go either way,
 and the allowance there is as large as the step: such elements testify for no one. Where that is so of every element, no
-step at all fits beside the sum, and the verdict is *cannot tell*: what moved the weights cannot be seen.
+step at all fits beside the sum, and the verdict is *cannot tell*: what moved the weights cannot be seen. Only where the
+sum was seen to be applied and the optimizer itself does not move, as at a rate of 0, is that all there is to see.
 
 A hypothesis fits if its misfit is at most 1. Two that fit *coincide* for this optimizer and batch: as plain SGD cannot
 tell one optimizer from several, nor Adam's first step a gradient from its double. Where the gradient that was applied
@@ -143,7 +144,7 @@ def check_update(step: Step, evidence: Evidence, gather: Gather = gather_evidenc
     ]
     apart, allowed = float(np.linalg.norm((applied - total)[trunk])), float(np.linalg.norm((error + roundings)[trunk]))
     strange = step.observed and standing(apart, allowed, float(np.linalg.norm(applied[trunk]))) == "beyond"
-    rule, reason, verdict = _judge(step, found, seen, unmoved, consistent, strange)
+    rule, reason, verdict = _judge(step, found, seen, unmoved, consistent, strange, _rests(replays[0], step, trunk))
     fitting = tuple(h.name for h in found if h.fits and h.name != rule)
     uncertain = int(np.count_nonzero((np.abs(total[trunk]) <= error[trunk]) & (error[trunk] > 0.0)))
     described = repr(step.optimizer) if step.optimizer is not None else step.own_name
@@ -168,6 +169,13 @@ def _is_seen(step: Step, replay: Replay, roundings: Vector, trunk: slice) -> boo
     return bool((apart <= (replay.error + roundings)[trunk]).all())
 
 
+def _rests(replay: Replay, step: Step, trunk: slice) -> bool:
+    """Whether the optimizer itself moves nothing, as while it accumulates or at a rate of 0, and nothing moved."""
+    before = step.before.flat[trunk].astype(np.float64)
+    led = [moved[trunk] for moved in (replay.ruled, replay.own) if moved is not None]
+    return all(bool((place == before).all()) for place in (*led, step.after.flat[trunk]))
+
+
 def _compare(replay: Replay, observed: Vector, trunk: slice) -> Hypothesis:
     allowance = replay.allowance[trunk]
     ruled = None if replay.ruled is None else _misfit(observed, replay.ruled[trunk], allowance)
@@ -186,9 +194,17 @@ def _misfit(observed: Vector, predicted: Vector, allowance: Vector) -> tuple[flo
 
 
 def _judge(
-    step: Step, found: Sequence[Hypothesis], seen: Hypothesis, unmoved: float, consistent: Sequence[str], strange: bool
+    step: Step,
+    found: Sequence[Hypothesis],
+    seen: Hypothesis,
+    unmoved: float,
+    consistent: Sequence[str],
+    strange: bool,
+    resting: bool,
 ) -> tuple[str, str, Standing]:
     fitting = [h.name for h in found if h.fits]
+    if SUM in fitting and STILL in fitting and SUM in consistent and resting:
+        return SUM, "the gradient that was applied was the sum, and the optimizer moves nothing in this step", "within"
     if SUM in fitting and STILL in fitting:
         return "cannot tell", f"{SUM} fits, but so does {STILL}: rounding may account for all that moved", "between"
     if SUM in fitting:
