@@ -84,6 +84,45 @@ def test_a_correctly_rounded_computation_is_certified(name: str) -> None:
     assert max(stage.ratio for stage in report.stages) > 0.9
 
 
+TINY_WEIGHT = {"bfloat16": 2.0**-112, "float16": 2.0**-6}
+"""The weight of both losses with which part of the gradients of their sum is subnormal in the format."""
+
+
+def flushed(name: str, least: float, *, declared: bool) -> Any:
+    """The report on a computation that flushes to 0 what is below ``least`` times the smallest normal number."""
+    heads = {k: replace(head, weight=TINY_WEIGHT[name]) for k, head in NET.heads.items()}
+    net = pe.Network(NET.n_in, NET.trunk, heads)
+    params, x, targets = problem(name)
+    vanished = []
+
+    def tamper(place: Any, value: Any, operands: Any) -> Any:
+        value = rounded(value, name)
+        small = np.abs(value) < least * FORMATS[name].smallest_normal
+        vanished.append(bool((small & (value != 0.0)).any()))
+        return np.where(small, np.float32(0.0), value)
+
+    witnesses = kept_as(recorded(net, params, x, targets, tamper=tamper), FORMS[name])
+    assert any(vanished)
+    return pe.verify_witnesses(net, params, x, targets, witnesses, flush_to_zero=declared)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_subnormal_numbers_may_vanish_where_that_is_declared(name: str) -> None:
+    report = flushed(name, 1.0, declared=True)
+    assert report.verdict == "CERTIFIED", report.answer
+
+
+# In bfloat16, whose smallest numbers are float32's, every product of a sum may vanish too.
+@pytest.mark.parametrize(
+    ("name", "least", "declared"),
+    [("bfloat16", 1.0, False), ("float16", 1.0, False), ("bfloat16", 2.0**10, True), ("float16", 16.0, True)],
+)
+def test_numbers_that_vanish_undeclared_or_far_above_the_smallest_normal_are_refuted(
+    name: str, least: float, declared: bool
+) -> None:
+    assert flushed(name, least, declared=declared).verdict == "REFUTED"
+
+
 def ulps(place: Any, value: Any, operands: Any) -> Any:
     return value * (1.0 + 2.0**-6) if place.part == "gradient" and place.key == "trunk.0.weight" else value
 

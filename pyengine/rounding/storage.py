@@ -61,6 +61,13 @@ class Storage:
         u = self.format.u
         return np.asarray((u * u * z * z + np.where(z != 0.0, self.lost**2, 0.0)) / 3.0)
 
+    def flushed(self, z: F64) -> F64 | float:
+        """How much storing these numbers may take from each where subnormal numbers vanish: always towards 0."""
+        if self.format.name not in NARROW or not self.flush_to_zero:
+            return 0.0
+        size = np.abs(z)
+        return np.where(size * (1.0 - 2.0 * self.format.u) < self.format.smallest_normal, size, 0.0)
+
     def reading(self, sizes: F64, n: int, p: Precision) -> F64 | float:
         """Bound on what reading operands as TF32 adds to a product of n terms, ``sizes`` = Σ|a·b| + |bias|."""
         return tf32_bound(sizes, n, p.u) if self.tf32 else 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -72,7 +73,7 @@ def judged(
         flagged = statistics.flagged(entries)
         if flagged:
             at = np.ix_(rows, columns)
-            again = [measured(Errors(r[at], part.z, part.v, part.lost, part.coherent), some).items() for r in replays()]
+            again = [measured(replace(part, r=r[at]), some).items() for r in replays()]
             explained = {name: max(one[name] for one in again) for name in flagged}
     actual, expected = relative(errors)
     unexplained = tuple(name for name in flagged if not statistics.items()[name] <= REPLAYED * explained.get(name, 0.0))
@@ -102,7 +103,7 @@ def judge_sum(name: str, claimed: Array, dz: Matrix, p: Precision, u: float, see
         ratio, worst = largest_ratio(claimed, z, bound)
         lost = 2.0 * count * p.smallest_normal if p.flush_to_zero else 0.0
         v = sum_variance(z, q, count, u) + kept.variance(z) + lost**2
-        errors = Errors((claimed - z)[None], z[None], v[None], lost)
+        errors = Errors((claimed - z)[None], z[None], v[None], lost, flushed=kept.flushed(z[None]))
 
     def keep() -> tuple[Array, Array]:
         return np.arange(1), np.unique(terms, axis=1, return_index=True)[1]

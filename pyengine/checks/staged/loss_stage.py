@@ -66,7 +66,7 @@ def judge_loss(
         bound = size * (d_bound + factor * (np.abs(s.d) + d_bound)) + lost
         bound = bound + kept.rounding(np.abs(z) + bound)
         ratio, worst = largest_ratio(claimed, z, bound)
-        errors = Errors(claimed - z, z, v, float(lost.max()), coherent)
+        errors = Errors(claimed - z, z, v, float(lost.max()), coherent, kept.flushed(z))
     smooth = np.flatnonzero(_smooth(loss, output, rows.y, s.d_bound))
     signs = sign_vectors(seed, batch, n_out)
 

@@ -113,6 +113,11 @@ class Linear:
         unit = float(np.ldexp(1.0, self.exponent))
         return np.asarray(self.kept.variance(z * unit) / unit**2)
 
+    def _flushed(self, z: F64) -> F64 | float:
+        unit = float(np.ldexp(1.0, self.exponent))
+        found = self.kept.flushed(z * unit)
+        return found if isinstance(found, float) else found / unit
+
     @cached_property
     def lost(self) -> float:
         """What underflow may take from any entry."""
@@ -159,7 +164,10 @@ class Linear:
 
     @property
     def errors(self) -> Errors:
-        return Errors(self.residual, self.z, self.variance, self.lost)
+        stored = [self.z] if self.bias is None and len(self.parts) == 1 else [self.z, *self.parts]
+        return Errors(
+            self.residual, self.z, self.variance, self.lost, flushed=sum((self._flushed(z) for z in stored), 0.0)
+        )
 
     def _rescaled(self, value: F64, product: Product, power: int) -> F64:
         by = power * (product.exponent - self.exponent)

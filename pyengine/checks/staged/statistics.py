@@ -67,7 +67,8 @@ class Errors:
     """What the tests of a stage look at, all (m, n) float64.
 
     ``r`` is the residual, ``z`` the exact number, ``v`` the variance, ``lost`` what underflow may take from any entry,
-    coherently. ``coherent`` is the relative error that all entries may share (0 but for losses).
+    coherently. ``coherent`` is the relative error that all entries may share (0 but for losses). ``flushed`` (m, n) is
+    what each entry may lose towards 0 when it is stored, or 0.
     """
 
     r: F64
@@ -75,28 +76,35 @@ class Errors:
     v: F64
     lost: float = 0.0
     coherent: float = 0.0
+    flushed: F64 | float = 0.0
 
     def part(self, rows: Array, columns: Array) -> Errors:
         """The errors at some rows and columns."""
         at = np.ix_(rows, columns)
-        return Errors(self.r[at], self.z[at], self.v[at], self.lost, self.coherent)
+        flushed = self.flushed if isinstance(self.flushed, float) else self.flushed[at]
+        return Errors(self.r[at], self.z[at], self.v[at], self.lost, self.coherent, flushed)
 
 
 def measured(errors: Errors, signs: tuple[F64, F64]) -> Statistics:
     """The statistics of a stage. ``signs`` are random ±1 vectors, (SIGNS, m) and (SIGNS, n)."""
-    r, z, v, lost, coherent = (getattr(errors, field.name) for field in fields(Errors))
+    r, z, v, lost, coherent, flushed = (getattr(errors, field.name) for field in fields(Errors))
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
         rz, zz, zzv, size = r * z, z * z, z * z * v, np.abs(z)
 
+        vanishing: F64 | None = None if isinstance(flushed, float) else flushed
+
         def scales(axis: int | None) -> F64:
             allowed = coherent * zz.sum(axis=axis) + lost * size.sum(axis=axis)
+            if vanishing is not None:
+                allowed = allowed + (vanishing * size).sum(axis=axis)
             return _in_sigmas(np.abs(rz.sum(axis=axis)) - allowed, zzv.sum(axis=axis))
 
         def signed(of: F64) -> F64:
             return np.asarray(np.abs(((signs[0] @ of) * signs[1]).sum(axis=1)))
 
-        random = _in_sigmas(signed(r) - coherent * signed(z) - lost * r.size, np.full(len(signs[0]), v.sum()))
-        shared = coherent * size
+        most = lost * r.size + (0.0 if vanishing is None else float(vanishing.sum()))
+        random = _in_sigmas(signed(r) - coherent * signed(z) - most, np.full(len(signs[0]), v.sum()))
+        shared = coherent * size + flushed
         return Statistics(
             entry=float(_in_sigmas(np.abs(r) - lost - shared, v).max(initial=0.0)),
             whole=float(scales(None)),
