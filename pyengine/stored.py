@@ -41,6 +41,8 @@ def read_storage(
     *,
     tf32: bool = False,
     flush_to_zero: bool = False,
+    narrow_steps: bool = False,
+    narrow_sums: bool = False,
 ) -> Stored:
     """Find out in which format the witnesses lie, and read everything else as that computation did.
 
@@ -67,7 +69,7 @@ def read_storage(
         not clipped or chosen == "float32", "net", f"clips probabilities in {name} at {listing(clipped)}",
         "cross-entropy from logits",
     )  # fmt: skip
-    kept = storage(name, chosen, flush=flush_to_zero)
+    kept = storage(name, chosen, flush=flush_to_zero, steps=narrow_steps, sums=narrow_sums)
     read = Parameters(wide.layout, _rounded(wide.flat, kept.format))
     inputs, _ = as_wide("x", x)
     if isinstance(targets, Mapping):

@@ -55,8 +55,9 @@ def verify(
 
     ``mode="staged"`` judges every operation from the numbers around it: CERTIFIED, REFUTED,
     REFUTED_STATISTICAL. ``"blackbox"`` judges final gradients: CONSISTENT, INCONSISTENT, INCONCLUSIVE. ``"auto"`` is
-    staged where the numbers can be had. Both report the combination. PyTorch models in bfloat16, and under
-    ``torch.autocast``, are judged by their operations alone: these include the losses' weights and their sum.
+    staged where the numbers can be had. Both report the combination. Models in bfloat16
+    (PyTorch, Keras), under ``torch.autocast`` and with Keras' ``mixed_bfloat16`` are judged by their operations alone:
+    these include the losses' weights and their sum.
 
     What takes over a second shows on stderr what it is doing, if that is a terminal; ``progress`` True or False shows
     it always or never.
@@ -146,6 +147,8 @@ def _staged(done: Computation, mode: Mode, seed: int) -> StagedReport | None:
         flush_to_zero=done.flush_to_zero,
         seed=seed,
         loss_dtype=done.loss_dtype if done.kept else None,
+        narrow_steps=done.narrow_steps,
+        narrow_sums=done.narrow_sums,
     )
 
 

@@ -134,6 +134,8 @@ def verify_witnesses(
     seed: int = 0,
     tf32: bool = False,
     loss_dtype: str | None = None,
+    narrow_steps: bool = False,
+    narrow_sums: bool = False,
 ) -> StagedReport:
     """Judge a gradient computation operation by operation, from the numbers that it produced on its way.
 
@@ -146,7 +148,9 @@ def verify_witnesses(
     bfloat16 and float16 (of ``ml_dtypes``, PyTorch or JAX) are judged as products and sums in float32 whose results are
     rounded when they are stored; steps of a loss are rounded too, unless ``loss_dtype="float32"``. Witnesses so narrow
     beside float32 parameters are those of autocast: parameters and x are read rounded. ``tf32`` says that float32
-    operands of products are read as TF32, without which such products are refuted.
+    operands of products are read as TF32, without which such products are refuted. ``narrow_steps`` allows what lies
+    in bfloat16 or float16 that every elementary step of an activation is stored too, as TensorFlow and JAX do, and
+    ``narrow_sums`` that the partial sums of bias gradients are, as there; over n samples these have n roundings.
 
     ``"REFUTED"``: some number is beyond a rigorous bound, or not finite. ``"REFUTED_STATISTICAL"``: errors add up as
     independent roundings do not, nor those of correct recomputations. ``"INCONCLUSIVE"``: neither, but stages lack
@@ -166,7 +170,10 @@ def verify_witnesses(
     >>> pe.verify_witnesses(net, params, *batch, seen).first_failure.name
     "per_loss['a'].gradient['heads.a.0.weight']"
     """
-    stored = read_storage(net, params, x, targets, witnesses, loss_dtype, tf32=tf32, flush_to_zero=flush_to_zero)
+    stored = read_storage(
+        net, params, x, targets, witnesses, loss_dtype, tf32=tf32, flush_to_zero=flush_to_zero,
+        narrow_steps=narrow_steps, narrow_sums=narrow_sums,
+    )  # fmt: skip
     own = stored.params
     batch = checked_batch(stored.x, stored.targets, sample_weight, n_in=net.n_in, heads=net.heads, dtype=own.dtype)
     checked = checked_witnesses(net, witnesses, batch.size, stored.kept.format.name, stored.parameters)

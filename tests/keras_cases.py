@@ -16,6 +16,7 @@ from keras_script import Claims
 
 import pyengine as pe
 from pyengine import demo
+from pyengine.adapters import keras_model
 
 claim = Claims()
 BACKEND = keras.backend.backend()
@@ -308,10 +309,48 @@ def what_the_engine_does_not_know_is_refused_by_name() -> None:
     frozen = two_heads()
     frozen.get_layer("one").trainable = False
     check(frozen, "not trained", "one/kernel")
-    mixed = two_heads(dtype="mixed_bfloat16")
-    check(mixed, "bfloat16, float32")
+    check(two_heads(dtype="mixed_bfloat16"), "probabilities in bfloat16 at digit", "from_logits")
+    check(two_heads(dtype="mixed_float16"), "float16, float32")
     plain = two_heads()
     check(keras.Model(plain.inputs, plain.outputs), "not compiled")
+
+
+def in_bfloat16(policy: str) -> Any:
+    keras.utils.set_random_seed(0)
+    pixels = keras.Input((12,))
+    h = keras.layers.Dense(16, "tanh", dtype=policy)(pixels)
+    h = keras.layers.Dense(8, "silu", dtype=policy)(h)
+    heads = [keras.layers.Dense(5, name="digit", dtype=policy)(h), keras.layers.Dense(2, name="ink", dtype=policy)(h)]
+    model = keras.Model(pixels, heads)
+    digit = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss=[digit, "mse"], loss_weights=[1.0, 0.3])
+    return model
+
+
+@claim
+def models_in_bfloat16_are_certified_and_faults_in_them_refuted() -> None:
+    x, targets = batch()
+    for policy in ("mixed_bfloat16", "bfloat16"):
+        report = pe.verify(in_bfloat16(policy), x, targets)
+        assert report.verdict == "CERTIFIED", str(report.staged)
+        assert "bfloat16" in report.answer
+    done, _ = keras_model.compute(keras_model.subject_of(in_bfloat16("mixed_bfloat16"), x, targets))
+
+    def judged() -> Any:
+        return pe.verify_witnesses(
+            done.network, done.params, done.x, done.targets, done.witnesses, flush_to_zero=done.flush_to_zero,
+            loss_dtype="float32", narrow_steps=done.narrow_steps, narrow_sums=done.narrow_sums,
+        )  # fmt: skip
+
+    assert judged().verdict == "CERTIFIED"
+    for name in ("trunk.0.weight", "trunk.1.weight", "heads.digit.0.weight"):
+        gradient = done.witnesses.summed.gradient
+        own, gradient[name] = gradient[name], (gradient[name] * 1.02).astype(gradient[name].dtype)
+        assert judged().first_failure.name == f"summed.gradient['{name}']"
+        gradient[name] = own
+    dz = done.witnesses.summed.dz
+    dz["trunk.0"] = np.roll(dz["trunk.0"], 1, axis=0)
+    assert judged().first_failure.name == "summed.dz['trunk.0']"
 
 
 if __name__ == "__main__":

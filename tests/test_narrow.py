@@ -324,3 +324,38 @@ def test_formats_that_do_not_go_together_fail() -> None:
     mixed = replace(witnesses, h={**witnesses.h, "trunk.1": witnesses.h["trunk.1"].astype(np.float16)})
     with pytest.raises(TypeError, match="has dtype float16"):
         pe.verify_witnesses(NET, params, x, targets, mixed)
+
+
+def a_few_steps_off(place: Any, value: Any, operands: Any) -> Any:
+    return value * (1.0 + 2.0**-6) if place.part == "h" and place.key == "trunk.1" else value
+
+
+def far_off(place: Any, value: Any, operands: Any) -> Any:
+    return value * 1.1 if place.part == "h" and place.key == "trunk.1" else value
+
+
+def bias_summed_in_bfloat16(place: Any, value: Any, operands: Any) -> Any:
+    if place.part != "gradient" or place.key != "trunk.1.bias":
+        return value
+    total = np.zeros(value.shape, np.float32)
+    for row in operands[0]:
+        total = rounded(total + row, "bfloat16")
+    return total
+
+
+def granted(change: Any) -> Any:
+    params, x, targets, witnesses = in_format("bfloat16", change)
+    narrow = {k: v.astype(ml_dtypes.bfloat16) for k, v in params.items()}
+    return pe.verify_witnesses(NET, narrow, x, targets, witnesses, narrow_steps=True, narrow_sums=True)
+
+
+def test_steps_and_sums_that_are_stored_hold_where_that_is_said_and_are_refuted_elsewhere() -> None:
+    for change in (a_few_steps_off, bias_summed_in_bfloat16):
+        assert granted(change).verdict == "CERTIFIED"
+        assert verified("bfloat16", change).verdict == "REFUTED"
+
+
+def test_faults_beyond_stored_steps_are_refuted() -> None:
+    assert granted(far_off).first_failure.name == "h['trunk.1']"
+    assert granted(missing_bias).first_failure.name == "z['trunk.1']"
+    assert granted(stale_mask).first_failure.name.endswith(".dz['trunk.0']")

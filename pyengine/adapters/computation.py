@@ -23,7 +23,7 @@ class Computation:
     not train itself. ``notes`` are what the user should know beside every verdict.
 
     ``kept`` is the format that narrow witnesses are in, else None; ``params`` and ``x`` are float32 then.
-    ``loss_dtype`` is that of the losses themselves.
+    ``loss_dtype`` is that of the losses themselves; ``narrow_steps`` and ``narrow_sums`` as in ``verify_witnesses``.
 
     ``losses`` are the unweighted losses as the framework computed them; ``flush_to_zero`` tells whether it lets
     subnormal numbers vanish; ``witnesses`` is None where it does not show what happens between the layers.
@@ -44,6 +44,8 @@ class Computation:
     versions: dict[str, str] = field(default_factory=dict)
     kept: str | None = None
     loss_dtype: str | None = None
+    narrow_steps: bool = False
+    narrow_sums: bool = False
     step: Callable[[], Step] | None = None
     notes: tuple[str, ...] = ()
 

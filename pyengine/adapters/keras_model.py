@@ -16,6 +16,7 @@ from ..checks.staged.witnesses import Backward, Witnesses
 from ..engine import Network
 from ..errors import Unsupported, listing, sentence
 from ..parameters import Array, Parameters
+from ..rounding.storage import NARROW
 from ..spec import Head
 from .computation import Computation
 from .keras_backend import array_of, load, versions
@@ -44,6 +45,11 @@ class Subject:
     variables: dict[str, Any]
     x: Array
     params: Parameters
+    compute_dtype: str = "float32"
+
+    @property
+    def narrow(self) -> bool:
+        return self.compute_dtype in NARROW
 
     @property
     def native(self) -> dict[str, str]:
@@ -82,7 +88,7 @@ def subject_of(model: Any, x: Any, targets: Any, sample_weight: Any = None, obje
     """
     keras = load()
     graph = graph_of(keras, model)
-    dtype = _dtype(graph)
+    dtype, compute_dtype = _dtypes(graph)
     given = _input(x, dtype)
     _require_shape(graph, given)
     terms = terms_of(keras, compiled(model) if objective is None else objective, graph, targets, sample_weight, dtype)
@@ -108,12 +114,15 @@ def subject_of(model: Any, x: Any, targets: Any, sample_weight: Any = None, obje
                      remedy="Set trainable=True on them for the check.")
         )  # fmt: skip
     params = read_parameters(keras, network, variables)
-    return Subject(model, graph, terms, network, places, variables, given, params)
+    subject = Subject(model, graph, terms, network, places, variables, given, params, compute_dtype)
+    if subject.narrow:
+        _require_logits(subject)
+    return subject
 
 
 def read_parameters(keras: Any, network: Network, variables: Mapping[str, Any]) -> Parameters:
     """The variables' values as parameters of the network; Keras keeps kernels as (n_in, n_out)."""
-    arrays = {name: array_of(keras, variable) for name, variable in variables.items()}
+    arrays = {name: _wide(array_of(keras, variable)) for name, variable in variables.items()}
     return network.parameters({n: a.T if n.endswith(".weight") else a for n, a in arrays.items()})
 
 
@@ -177,7 +186,8 @@ def compute(subject: Subject) -> tuple[Computation, dict[str, tuple[float, dict[
 
     def numbers(tensor: Any) -> Array:
         # Keras computes some float64 operations in float32. The numbers are kept, so their stage can be refuted.
-        return array_of(keras, tensor).astype(subject.dtype, copy=False)
+        array = array_of(keras, tensor)
+        return array if subject.narrow else array.astype(subject.dtype, copy=False)
 
     def canonical(found: Mapping[str, Any], names: Any) -> dict[str, Array]:
         return {name: _gradient(subject, None if found[name] is None else numbers(found[name]), name) for name in names}
@@ -189,7 +199,7 @@ def compute(subject: Subject) -> tuple[Computation, dict[str, tuple[float, dict[
         for (kind, layer), tensor in seen.inner.items():
             if layer in layers:
                 given = by_tensor[kind, layer]
-                kinds[kind][layer] = np.zeros(tuple(tensor.shape), subject.dtype) if given is None else numbers(given)
+                kinds[kind][layer] = np.zeros_like(numbers(tensor)) if given is None else numbers(given)
         return Backward(kinds["h"], kinds["z"], canonical(by_variable, names))
 
     per_loss = {name: backward(name, layout.names) for name, layout in network.loss_layouts.items()}
@@ -201,10 +211,10 @@ def compute(subject: Subject) -> tuple[Computation, dict[str, tuple[float, dict[
         framework="Keras",
         network=network,
         params=subject.params,
-        x=numbers(seen.shaped),
+        x=_wide(numbers(seen.shaped)),
         targets={name: term.engine_target(subject.dtype) for name, term in terms.items()},
-        per_loss={name: dict(one.gradient) for name, one in per_loss.items()},
-        summed=dict(summed.gradient),
+        per_loss={name: {n: _wide(a) for n, a in one.gradient.items()} for name, one in per_loss.items()},
+        summed={name: _wide(array) for name, array in summed.gradient.items()},
         losses={name: float(array_of(keras, values[name])) for name in terms},
         native=subject.native,
         sample_weight=_weights(keras, subject, seen.masks),
@@ -217,6 +227,10 @@ def compute(subject: Subject) -> tuple[Computation, dict[str, tuple[float, dict[
         # TensorFlow and XLA let subnormal numbers vanish on the CPU; PyTorch does not.
         flush_to_zero=keras.backend.backend() != "torch",
         versions=versions(keras),
+        kept=subject.compute_dtype if subject.narrow else None,
+        loss_dtype="float32" if subject.narrow else None,
+        narrow_steps=subject.narrow and keras.backend.backend() != "torch",
+        narrow_sums=subject.narrow and keras.backend.backend() != "torch",
     )
     return done, {name: (float(array_of(keras, values[name])), gradient) for name, gradient in extra.items()}
 
@@ -225,7 +239,23 @@ def _layers(subject: Subject) -> list[Any]:
     return list(subject.model._flatten_layers())
 
 
-def _dtype(graph: Graph) -> str:
+def _wide(array: Array) -> Array:
+    """bfloat16 in float32, which holds all its numbers."""
+    return array.astype(np.float32) if array.dtype.name in NARROW else array
+
+
+def _require_logits(subject: Subject) -> None:
+    """In a narrow format a probability has lost what the loss needs, before the loss sees it."""
+    if subject.logits:
+        own = listing(sorted(subject.places[name].layer.name for name in subject.logits))
+        raise Unsupported(
+            sentence("model", got=f"computes probabilities in {subject.compute_dtype} at {own}", expected="logits",
+                     remedy='Use from_logits=True on a linear layer, or give the last layer dtype="float32".')
+        )  # fmt: skip
+
+
+def _dtypes(graph: Graph) -> tuple[str, str]:
+    """The dtype in which the engine holds what it is given, and that in which the layers compute."""
     found = {
         (str(place.layer.variable_dtype), str(place.layer.compute_dtype))
         for chain in graph.chains.values()
@@ -233,10 +263,14 @@ def _dtype(graph: Graph) -> str:
     }
     kinds = {kind for pair in found for kind in pair}
     if len(kinds) == 1 and kinds <= set(DTYPES):
-        return kinds.pop()
+        own = kinds.pop()
+        return own, own
+    if found in ({("float32", "bfloat16")}, {("bfloat16", "bfloat16")}):
+        return "float32", "bfloat16"
     policy = ", ".join(sorted(kinds))
     raise Unsupported(
-        sentence("model", got=f"has layers in {policy}", expected="float32 or float64 throughout",
+        sentence("model", got=f"has layers in {policy}",
+                 expected="float32, float64 or bfloat16 throughout, or mixed_bfloat16",
                  remedy="Set another dtype policy for the check.")
     )  # fmt: skip
 

@@ -28,12 +28,16 @@ class Storage:
     """``format`` is where operations put their results, ``loss`` where the steps inside a loss do.
 
     ``tf32``: float32 operands of products are rounded to 11 bits. ``flush_to_zero``: subnormal numbers may vanish.
+    ``steps``: every elementary step of an activation and its derivative is stored too, as TensorFlow and JAX do.
+    ``sums``: so are the partial sums over a batch, as there.
     """
 
     format: Format
     loss: Format
     tf32: bool = False
     flush_to_zero: bool = False
+    steps: bool = False
+    sums: bool = False
 
     @property
     def plain(self) -> bool:
@@ -53,6 +57,22 @@ class Storage:
             return np.zeros_like(most)
         bound = self.format.rounding(most)
         return bound + np.where(most > 0.0, self.lost, 0.0) if self.flush_to_zero else bound
+
+    def stepwise(self, p: Precision) -> Precision:
+        """The precision of elementwise steps: that of the format where each is stored, else that of the sums."""
+        return self.arithmetic(self.format, p) if self.steps else p
+
+    def summing(self, p: Precision) -> Precision:
+        """The precision of sums over a batch."""
+        return self.arithmetic(self.format, p) if self.sums else p
+
+    def arithmetic(self, own: Format, p: Precision) -> Precision:
+        """The precision of operations whose results are stored in a format at once; p where it is not narrow."""
+        if own.name not in NARROW:
+            return p
+        # An operation in float32 and its storage: both roundings, each once.
+        u = own.u * EVALUATION + p.u * (1.0 + own.u)
+        return Precision(u, own.smallest_normal, 2.0 * own.half_spacing, own.largest, p.flush_to_zero)
 
     def variance(self, z: F64) -> F64:
         """V of storing z: uniform over the roundings that :meth:`rounding` bounds."""
@@ -150,13 +170,21 @@ def _steps(loss: Loss, z: F64, y: F64, u: float) -> F64:
 TF32 = Format("tf32", TF32_ROUNDOFF, 2.0**-137, (2.0 - 2.0**-10) * 2.0**127)
 
 
-def storage(name: str = "float32", loss: str | None = None, *, tf32: bool = False, flush: bool = False) -> Storage:
+def storage(
+    name: str = "float32",
+    loss: str | None = None,
+    *,
+    tf32: bool = False,
+    flush: bool = False,
+    steps: bool = False,
+    sums: bool = False,
+) -> Storage:
     """Storage in the format of that name; ``loss`` defaults to the same.
 
     >>> storage("bfloat16").rounding(np.ones(1)) < 2.0**-7
     array([ True])
     """
-    return Storage(FORMATS[name], FORMATS[loss or name], tf32, flush)
+    return Storage(FORMATS[name], FORMATS[loss or name], tf32, flush, steps, sums)
 
 
 PLAIN = storage()

@@ -42,7 +42,8 @@ class Activated:
         if isinstance(self.layer.activation, ReLU):
             return exactly(name, "activation", h, np.maximum(self.z, 0), self.p)
         with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-            bound = activation_bound(self.layer.activation, self.around, np.abs(self.z.astype(np.float64)), self.p)
+            p = self.kept.stepwise(self.p)
+            bound = activation_bound(self.layer.activation, self.around, np.abs(self.z.astype(np.float64)), p)
             bound = bound + self.kept.rounding(np.abs(self.around.value) + bound)
             return within(name, "activation", h, self.around.value, bound)
 
@@ -54,7 +55,8 @@ class Activated:
             return self._masked(name, dz, dh)
         with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
             g = dh.astype(np.float64)
-            bound = slope_bound(self.around, np.abs(self.z.astype(np.float64)), np.abs(g), self.p)
+            p = self.kept.stepwise(self.p)
+            bound = slope_bound(self.around, np.abs(self.z.astype(np.float64)), np.abs(g), p)
             if not self.kept.plain:
                 bound = bound + np.abs(g) * self._from_stored()
                 bound = bound + self.kept.rounding(np.abs(g * self.around.slope) + bound)

@@ -98,9 +98,13 @@ def judge_sum(name: str, claimed: Array, dz: Matrix, p: Precision, u: float, see
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
         sums = _core.column_sums(np.ascontiguousarray(terms), 1.0 / unit)
         z, size, q = unit * sums[0], unit * sums[1], unit * unit * sums[2]
-        bound = sum_bound(size, count, p)
+        bound = sum_bound(size, count, kept.summing(p))
         bound = bound + kept.rounding(np.abs(z) + bound)
         ratio, worst = largest_ratio(claimed, z, bound)
+        found = Finding(name, "bias gradient", count, claimed.size, ratio, worst)
+        if kept.sums:
+            # Partial sums that stagnate round alike: no variance describes them.
+            return found
         lost = 2.0 * count * p.smallest_normal if p.flush_to_zero else 0.0
         v = sum_variance(z, q, count, u) + kept.variance(z) + lost**2
         errors = Errors((claimed - z)[None], z[None], v[None], lost, flushed=kept.flushed(z[None]))
@@ -120,7 +124,7 @@ def judge_sum(name: str, claimed: Array, dz: Matrix, p: Precision, u: float, see
             yield again(_by_threads(terms, parts))
 
     signs = sign_vectors(seed, 1, claimed.size)
-    return judged(Finding(name, "bias gradient", count, claimed.size, ratio, worst), errors, signs, keep, replays)
+    return judged(found, errors, signs, keep, replays)
 
 
 def _by_threads(terms: Array, parts: int) -> Array:
