@@ -34,6 +34,14 @@ def test_values_within_pass_and_a_wrong_ulp_count_is_seen() -> None:
     assert bad[0].share > 1.0
 
 
+def test_the_logarithm_of_a_flushed_negative_number_may_be_minus_infinity_and_of_another_may_not() -> None:
+    for z, holds in ((-1e-40, True), (-1.0, False)):
+        worst = (Worst(), Worst())
+        standard = Standard.of("log", np.array([z], np.float32))
+        standard.judge("jax", np.array([-np.inf], np.float32), None, worst)
+        assert (worst[0].share <= 1.0) is holds
+
+
 @pytest.mark.parametrize("name", [*ELEMENTARY, *SHAPED])
 def test_where_a_function_is_a_line_the_short_look_never_finds_less_than_the_long_one(name: str) -> None:
     rng = np.random.default_rng(len(name))

@@ -49,8 +49,9 @@ class Worst:
             # Where the exact value is beyond float32 an infinity is right; a NaN never is.
             shares = np.where(np.isinf(actual) & (np.abs(expected) >= _LARGEST), 0.0, shares)
             shares = np.where(np.isnan(actual) != np.isnan(expected), np.inf, np.where(np.isnan(expected), 0.0, shares))
-            # The bounds promise nothing where a number on the way overflows, and say so by being infinite.
-            shares = np.where(np.isinf(bound) & np.isfinite(expected), 0.0, shares)
+            # The bounds promise nothing where a number on the way overflows, or a negative one is flushed before its
+            # logarithm is sought, and say so by being infinite.
+            shares = np.where(np.isinf(bound) & ~np.isinf(expected), 0.0, shares)
             self.undefined += int(np.isnan(actual[np.isinf(bound) & np.isfinite(expected)]).sum())
         most = int(shares.argmax())
         if shares[most] > self.share:
