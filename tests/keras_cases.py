@@ -309,20 +309,27 @@ def what_the_engine_does_not_know_is_refused_by_name() -> None:
     frozen = two_heads()
     frozen.get_layer("one").trainable = False
     check(frozen, "not trained", "one/kernel")
-    check(two_heads(dtype="mixed_bfloat16"), "probabilities in bfloat16 at digit", "from_logits")
+    check(two_heads(dtype="mixed_bfloat16"), "bfloat16, float32")
+    refusal(
+        lambda: pe.verify(in_bfloat16("mixed_bfloat16", "softmax"), *batch(), mode="staged"),
+        "probabilities in bfloat16 at digit", "from_logits",
+    )  # fmt: skip
     check(two_heads(dtype="mixed_float16"), "float16, float32")
     plain = two_heads()
     check(keras.Model(plain.inputs, plain.outputs), "not compiled")
 
 
-def in_bfloat16(policy: str) -> Any:
+def in_bfloat16(policy: str, last: Any = None) -> Any:
     keras.utils.set_random_seed(0)
     pixels = keras.Input((12,))
     h = keras.layers.Dense(16, "tanh", dtype=policy)(pixels)
     h = keras.layers.Dense(8, "silu", dtype=policy)(h)
-    heads = [keras.layers.Dense(5, name="digit", dtype=policy)(h), keras.layers.Dense(2, name="ink", dtype=policy)(h)]
+    heads = [
+        keras.layers.Dense(5, last, name="digit", dtype=policy)(h),
+        keras.layers.Dense(2, name="ink", dtype=policy)(h),
+    ]
     model = keras.Model(pixels, heads)
-    digit = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    digit = keras.losses.SparseCategoricalCrossentropy(from_logits=last is None)
     model.compile("adam", loss=[digit, "mse"], loss_weights=[1.0, 0.3])
     return model
 
