@@ -136,7 +136,7 @@ template <class T> struct KernelTable {
   std::size_t (*scratch_size)();
   void (*pack)(const Packing<T>&, int panel_begin, int panel_end);
   void (*product)(const Product<T>&, T* scratch);
-  /// C = A·Bᵀ [+ bias] with few columns: B (n, k) as it lies.
+  /// C = A·Bᵀ [+ bias] with few columns: B (n, k) as it lies. Null where `narrow` is 0.
   void (*narrow_product)(const Product<T>&);
   /// Numbers in the panels of the right factor x or of a left one, delta; 0 where it is read as it lies.
   std::size_t (*x_panels_size)(int rows, int n), (*delta_panels_size)(int rows, int n);

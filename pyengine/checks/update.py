@@ -138,7 +138,7 @@ def check_update(step: Step, evidence: Evidence, gather: Gather = gather_evidenc
     total, error = replays[0].gradient, replays[0].error
     assert total is not None
     assert error is not None
-    unmoved = found[-1].misfit
+    unmoved = next(h.misfit for h in found if h.name == STILL)
     consistent = [
         f.name for f, replay in zip(found, replays, strict=True) if f.fits and _is_seen(step, replay, roundings, trunk)
     ]
