@@ -44,9 +44,18 @@ template <class T> class GradientGramian {
     const std::size_t begin = static_cast<std::size_t>(task) * block;
     const std::size_t count = std::min(block, size_ - begin);
     double* to = partial_.of(static_cast<std::size_t>(task));
-    for (std::size_t i = 0; i < losses_; ++i)
-      for (std::size_t j = 0; j <= i; ++j)
-        to[i * losses_ + j] = kernels_.dot(count, call_.per_loss[i] + begin, call_.per_loss[j] + begin);
+    const auto dots = [&](std::size_t i, std::size_t j) {
+      return kernels_.dots(count, call_.per_loss[i] + begin, call_.per_loss[j] + begin);
+    };
+    if (losses_ == 1) to[0] = dots(0, 0).aa;
+    // A pair gives its entries on the diagonal as well.
+    for (std::size_t i = 1; i < losses_; ++i)
+      for (std::size_t j = 0; j < i; ++j) {
+        const Dots pair = dots(i, j);
+        to[i * losses_ + i] = pair.aa;
+        to[i * losses_ + j] = pair.ab;
+        to[j * losses_ + j] = pair.bb;
+      }
   }
 
   void finish() const {
@@ -138,7 +147,7 @@ template <class T> class RowGramian {
     for (std::size_t i = 0; i < losses_; ++i)
       for (std::size_t j = 0; j <= i; ++j) {
         outer(layer.n_out, pass_.delta_of(p, i), deltas_[l * losses_ + j], deltas);
-        to[i * losses_ + j] = kernels_.dot(used, inputs, deltas);
+        to[i * losses_ + j] = kernels_.dots(used, inputs, deltas).ab;
       }
   }
 

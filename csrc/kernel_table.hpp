@@ -95,6 +95,11 @@ template <class T> struct LossRows {
   double* losses; // (rows)
 };
 
+/// Inner products of two vectors with themselves and with each other, added in double in a fixed order.
+struct Dots {
+  double aa, ab, bb;
+};
+
 /// Sums over the rows and over the columns of a product that is looked at: Σrz, ΣZ²v, Σr², ΣZ²; of rows also Σv and
 /// Σr·sign for each vector of signs. Up to `screen_terms` numbers are added in T, the rest in double.
 constexpr int screen_signs = 4, screen_column_sums = 4, screen_row_sums = 5 + screen_signs, screen_terms = 512;
@@ -150,8 +155,7 @@ template <class T> struct KernelTable {
   void (*activation_backward)(Activation, double slope, std::size_t count, const T* z, const T* h, int streams, T* g,
                               std::ptrdiff_t stream_stride);
   void (*loss)(const LossRows<T>&);
-  /// Σ a_i·b_i in double.
-  double (*dot)(std::size_t count, const T* a, const T* b);
+  Dots (*dots)(std::size_t count, const T* a, const T* b);
   /// Looks at the rows [begin, end); `columns` (screen_column_sums, n) are the sums over these rows.
   void (*screen)(const Screening<T>&, std::ptrdiff_t begin, std::ptrdiff_t end, double* columns, ScreenFound<T>&);
 };

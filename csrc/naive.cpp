@@ -78,9 +78,14 @@ template <class T> void bias_gradient(const BiasTile<T>& b) {
   }
 }
 
-template <class T> double dot(std::size_t count, const T* a, const T* b) {
-  double sum = 0;
-  for (std::size_t i = 0; i < count; ++i) sum += static_cast<double>(a[i]) * static_cast<double>(b[i]);
+template <class T> Dots dots(std::size_t count, const T* a, const T* b) {
+  Dots sum{};
+  for (std::size_t i = 0; i < count; ++i) {
+    const double left = static_cast<double>(a[i]), right = static_cast<double>(b[i]);
+    sum.aa += left * left;
+    sum.ab += left * right;
+    sum.bb += right * right;
+  }
   return sum;
 }
 
@@ -107,7 +112,7 @@ template <class T> constexpr KernelTable<T> table() {
       .activation_forward = ops::Elementwise<V>::forward,
       .activation_backward = ops::Elementwise<V>::backward,
       .loss = ops::Losses<V>::rows,
-      .dot = dot<T>,
+      .dots = dots<T>,
       .screen = ops::Screens<V>::rows,
   };
 }

@@ -45,23 +45,23 @@ bool has_shape(py::handle a, py::ssize_t rows) { return fields(a).nd == 1 && fie
 template <class T> T* data(py::handle a) { return reinterpret_cast<T*>(fields(a).data); }
 
 bool all_finite(py::ssize_t count, const float* x) {
-  std::uint32_t bad = 0;
+  std::uint32_t carried = 0;
   for (py::ssize_t i = 0; i < count; ++i) {
     std::uint32_t bits;
     std::memcpy(&bits, x + i, sizeof bits);
-    bad |= (bits & 0x7f800000u) == 0x7f800000u;
+    carried |= (bits & 0x7fffffffu) + 0x00800000u; // out of an exponent of ones
   }
-  return bad == 0;
+  return carried >> 31 == 0;
 }
 
 bool all_finite(py::ssize_t count, const double* x) {
-  std::uint64_t bad = 0;
+  std::uint64_t carried = 0;
   for (py::ssize_t i = 0; i < count; ++i) {
     std::uint64_t bits;
     std::memcpy(&bits, x + i, sizeof bits);
-    bad |= (bits & 0x7ff0000000000000u) == 0x7ff0000000000000u;
+    carried |= (bits & 0x7fffffffffffffffu) + 0x0010000000000000u;
   }
-  return bad == 0;
+  return carried >> 63 == 0;
 }
 
 template <class T> bool all_within(py::ssize_t count, const T* x, T high) {
@@ -71,10 +71,12 @@ template <class T> bool all_within(py::ssize_t count, const T* x, T high) {
 }
 
 bool all_classes(py::ssize_t count, const std::int64_t* x, std::int64_t classes) {
-  bool within = true;
-  for (py::ssize_t i = 0; i < count; ++i)
-    within &= static_cast<std::uint64_t>(x[i]) < static_cast<std::uint64_t>(classes);
-  return within;
+  std::uint64_t signs = 0;
+  for (py::ssize_t i = 0; i < count; ++i) {
+    const auto given = static_cast<std::uint64_t>(x[i]);
+    signs |= given | (static_cast<std::uint64_t>(classes - 1) - given);
+  }
+  return signs >> 63 == 0;
 }
 
 bool takes_classes(Loss loss) { return loss == Loss::softmax_cross_entropy || loss == Loss::clipped_cross_entropy; }
@@ -149,7 +151,8 @@ class Direct {
     }
     double total = 0;
     for (std::size_t k = 0; k < names_.size(); ++k) {
-      losses_[names_[k]] = py::float_(values_[k]);
+      if (PyDict_SetItem(losses_.ptr(), names_[k].ptr(), py::float_(values_[k]).ptr()) != 0)
+        throw py::error_already_set();
       total += net.heads[k].weight * values_[k];
     }
     return py::float_(total);

@@ -100,18 +100,11 @@ template <class V> struct Elementwise {
   /// g_s = g_s·f'(z) for every stream: the derivative is evaluated once for all losses.
   template <class F>
   static void apply_backward(F f, size_t count, const T* z, const T* h, int streams, T* g, ptrdiff_t stride) {
-    constexpr size_t run = 256; // a multiple of any number of lanes
-    T derivative[run];
-    for (size_t i0 = 0; i0 < count; i0 += run) {
-      const size_t n = count - i0 < run ? count - i0 : run;
-      for (size_t i = 0; i < n; i += V::lanes) {
-        const ptrdiff_t left = static_cast<ptrdiff_t>(n - i);
-        f.df(load_part(z + i0 + i, left, V::zero()), load_part(h + i0 + i, left, V::zero())).store(derivative + i);
-      }
-      for (int s = 0; s < streams; ++s) {
-        T* to = g + s * stride + i0;
-        for (size_t i = 0; i < n; ++i) to[i] *= derivative[i];
-      }
+    for (size_t i = 0; i < count; i += V::lanes) {
+      const ptrdiff_t left = static_cast<ptrdiff_t>(count - i);
+      const V derivative = f.df(load_part(z + i, left, V::zero()), load_part(h + i, left, V::zero()));
+      T* to = g + i;
+      for (int s = 0; s < streams; ++s, to += stride) store_part(load_part(to, left, V::zero()) * derivative, to, left);
     }
   }
 

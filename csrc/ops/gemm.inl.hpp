@@ -152,12 +152,7 @@ template <class V> struct Gemm : Panelled<V> {
 #pragma GCC unroll 16
       for (int i = 0; i < V::lanes; ++i) sum[i] = fma(load_part(a[i] + step, k - step, V::zero()), right, sum[i]);
     }
-    transpose(sum);
-#pragma GCC unroll 4
-    for (int half = V::lanes / 2; half > 0; half /= 2)
-#pragma GCC unroll 8
-      for (int i = 0; i < half; ++i) sum[i] = sum[i] + sum[i + half];
-    return sum[0];
+    return sums_across(sum);
   }
 
   template <bool along_rows> static void segment(const Product<T>& p, int begin, int rows, T* scratch) {
@@ -297,16 +292,44 @@ template <class V> struct Gemm : Panelled<V> {
       }
   }
 
-  /// Inner product accumulated in double, in a fixed order.
-  static double dot(size_t count, const T* a, const T* b) {
-    double partial[8] = {};
+  /// Most of the time goes into making doubles: each number is made one once, for all three products.
+  static Dots dots(size_t count, const T* a, const T* b) {
+    DotSums even, odd;
     size_t i = 0;
-    for (; i + 8 <= count; i += 8)
-      for (size_t j = 0; j < 8; ++j) partial[j] += static_cast<double>(a[i + j]) * static_cast<double>(b[i + j]);
-    for (size_t j = 0; i + j < count; ++j) partial[j] += static_cast<double>(a[i + j]) * static_cast<double>(b[i + j]);
-    return ((partial[0] + partial[1]) + (partial[2] + partial[3])) +
-           ((partial[4] + partial[5]) + (partial[6] + partial[7]));
+    for (; i + 8 <= count; i += 8) {
+      even.add(a + i, b + i);
+      odd.add(a + i + 4, b + i + 4);
+    }
+    for (; i < count; i += 4) {
+      const size_t n = count - i < 4 ? count - i : 4;
+      T left[4] = {}, right[4] = {};
+      memcpy(left, a + i, n * sizeof(T));
+      memcpy(right, b + i, n * sizeof(T));
+      even.add(left, right);
+    }
+    const auto total = [](const Doubles& x, const Doubles& y) {
+      const Doubles s = x + y;
+      return (s[0] + s[1]) + (s[2] + s[3]);
+    };
+    return {total(even.aa, odd.aa), total(even.ab, odd.ab), total(even.bb, odd.bb)};
   }
+
+  typedef double Doubles __attribute__((vector_size(32)));
+
+  struct DotSums {
+    Doubles aa = {}, ab = {}, bb = {};
+
+    [[gnu::always_inline]] void add(const T* a, const T* b) {
+      typedef T Four __attribute__((vector_size(4 * sizeof(T))));
+      Four left, right;
+      memcpy(&left, a, sizeof left);
+      memcpy(&right, b, sizeof right);
+      const Doubles l = __builtin_convertvector(left, Doubles), r = __builtin_convertvector(right, Doubles);
+      aa += l * l;
+      ab += l * r;
+      bb += r * r;
+    }
+  };
 };
 
 } // namespace pyengine::ops

@@ -158,4 +158,20 @@ template <int rows, Lanes V> [[gnu::always_inline]] inline void transpose(V (&v)
   }
 }
 
+/// Lane i: the numbers of v[i] added up, halves by halves. Each addition moves one bit of the vector's place into the
+/// lane's, so that half of a transposition's riffles do.
+template <Lanes V, int vectors> [[gnu::always_inline]] inline V sums_across(const V (&v)[vectors]) {
+  if constexpr (vectors == 1) {
+    return v[0];
+  } else {
+    using All = typename Count<V::lanes>::numbers;
+    constexpr int half = vectors / 2;
+    V sum[half];
+#pragma GCC unroll 8
+    for (int i = 0; i < half; ++i)
+      sum[i] = interleave<0>(v[i], v[i + half], All{}) + interleave<V::lanes / 2>(v[i], v[i + half], All{});
+    return sums_across(sum);
+  }
+}
+
 } // namespace pyengine::ops

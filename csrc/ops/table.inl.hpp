@@ -32,7 +32,7 @@ template <class V> constexpr KernelTable<typename V::Scalar> table(const char* i
       .activation_forward = E::forward,
       .activation_backward = E::backward,
       .loss = Losses<V>::rows,
-      .dot = G::dot,
+      .dots = G::dots,
       .screen = Screens<V>::rows,
   };
 }
