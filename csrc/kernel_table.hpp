@@ -155,6 +155,7 @@ template <class T> struct KernelTable {
   void (*activation_backward)(Activation, double slope, std::size_t count, const T* z, const T* h, int streams, T* g,
                               std::ptrdiff_t stream_stride);
   void (*loss)(const LossRows<T>&);
+  bool (*all_finite)(std::size_t count, const T* x);
   Dots (*dots)(std::size_t count, const T* a, const T* b);
   /// Looks at the rows [begin, end); `columns` (screen_column_sums, n) are the sums over these rows.
   void (*screen)(const Screening<T>&, std::ptrdiff_t begin, std::ptrdiff_t end, double* columns, ScreenFound<T>&);

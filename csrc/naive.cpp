@@ -78,6 +78,12 @@ template <class T> void bias_gradient(const BiasTile<T>& b) {
   }
 }
 
+template <class T> bool all_finite(std::size_t count, const T* x) {
+  T zeros = 0; // 0·x is 0, unless x is infinite or NaN
+  for (std::size_t i = 0; i < count; ++i) zeros += T(0) * x[i];
+  return zeros == T(0);
+}
+
 template <class T> Dots dots(std::size_t count, const T* a, const T* b) {
   Dots sum{};
   for (std::size_t i = 0; i < count; ++i) {
@@ -112,6 +118,7 @@ template <class T> constexpr KernelTable<T> table() {
       .activation_forward = ops::Elementwise<V>::forward,
       .activation_backward = ops::Elementwise<V>::backward,
       .loss = ops::Losses<V>::rows,
+      .all_finite = all_finite<T>,
       .dots = dots<T>,
       .screen = ops::Screens<V>::rows,
   };

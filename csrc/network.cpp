@@ -1,6 +1,7 @@
 #include "network.hpp"
 
 #include <algorithm>
+#include <atomic>
 
 #include "dispatch.hpp"
 #include "gramian.hpp"
@@ -17,22 +18,24 @@ int rows_from(std::ptrdiff_t begin, std::ptrdiff_t batch) {
 } // namespace
 
 template <class T>
-void Network::forward(const T* params, const T* x, std::ptrdiff_t batch, const std::vector<T*>& outputs) {
+bool Network::forward(const T* params, const T* x, std::ptrdiff_t batch, const std::vector<T*>& outputs) {
   const int threads = num_threads();
   auto workspace = pool<T>().take(net_, kernels().of<T>(), rows_from(0, batch), Wanted::outputs, threads);
-  Pass<T> pass(net_, *workspace, params);
+  Pass<T> pass(net_, *workspace, params, &outputs);
   const Plan& plan = workspace->plan;
+  std::atomic<bool> finite = true;
   for (std::ptrdiff_t begin = 0; begin < batch; begin += chunk_rows) {
     pass.set_chunk(x + begin * net_.n_in, begin, rows_from(begin, batch));
     const int tasks[] = {begin == 0 ? static_cast<int>(plan.packing.size()) : 0, pass.row_tasks()};
     run_phases(threads_for(plan, threads), tasks, [&](std::size_t phase, int task, int thread) {
       if (phase == 0) return pass.pack(plan.packing[static_cast<std::size_t>(task)]);
       const auto block = pass.block(task, thread);
+      if (!pass.is_finite(block)) finite.store(false, std::memory_order_relaxed);
       pass.forward(block);
-      pass.copy_outputs(outputs, block);
     });
   }
   pool<T>().give_back(std::move(workspace));
+  return finite;
 }
 
 template <class T> void Network::gradients(const GradientCall<T>& call) {
@@ -116,8 +119,8 @@ template <class T> void Network::gramian(const GradientCall<T>& call) {
   pool<T>().give_back(std::move(workspace));
 }
 
-template void Network::forward(const float*, const float*, std::ptrdiff_t, const std::vector<float*>&);
-template void Network::forward(const double*, const double*, std::ptrdiff_t, const std::vector<double*>&);
+template bool Network::forward(const float*, const float*, std::ptrdiff_t, const std::vector<float*>&);
+template bool Network::forward(const double*, const double*, std::ptrdiff_t, const std::vector<double*>&);
 template void Network::gradients(const GradientCall<float>&);
 template void Network::gradients(const GradientCall<double>&);
 template void Network::gramian(const GradientCall<float>&);

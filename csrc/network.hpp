@@ -34,7 +34,8 @@ class Network {
 
   const Net& net() const { return net_; }
 
-  template <class T> void forward(const T* params, const T* x, std::ptrdiff_t batch, const std::vector<T*>& outputs);
+  /// Whether all of x was finite: looked at while it is read.
+  template <class T> bool forward(const T* params, const T* x, std::ptrdiff_t batch, const std::vector<T*>& outputs);
 
   template <class T> void gradients(const GradientCall<T>& call);
 

@@ -13,8 +13,10 @@ namespace pyengine {
 /// and back; then the weight gradients.
 template <class T> class Pass {
  public:
-  Pass(const Net& net, Workspace<T>& workspace, const T* params)
-      : net_(net), w_(workspace), plan_(workspace.plan), kernels_(*workspace.kernels), params_(params) {}
+  /// `outputs`, one (batch, n_out) a head, only where nothing else is wanted.
+  Pass(const Net& net, Workspace<T>& workspace, const T* params, const std::vector<T*>* outputs = nullptr)
+      : net_(net), w_(workspace), plan_(workspace.plan), kernels_(*workspace.kernels), params_(params),
+        outputs_(outputs) {}
 
   void set_chunk(const T* x, std::ptrdiff_t begin, int rows) {
     x_ = x;
@@ -59,9 +61,8 @@ template <class T> class Pass {
     return static_cast<std::ptrdiff_t>(p.delta.kept ? plan_.rows : plan_.row_block) * p.layer->n_out;
   }
 
-  void forward_layer(const LayerPlan& p, const T* input, const Block& b) const {
+  void forward_layer(const LayerPlan& p, const T* input, T* z, T* h, const Block& b) const {
     const Layer& layer = *p.layer;
-    T* z = rows_of(p.z, p, b);
     const bool narrow = p.forward_weights == absent;
     const Product<T> product{b.rows,
                              layer.n_in,
@@ -72,9 +73,8 @@ template <class T> class Pass {
                              layer.has_bias ? params_ + layer.bias : nullptr,
                              false};
     narrow ? kernels_.narrow_product(product) : kernels_.product(product, b.scratch);
-    kernels_.activation_forward(layer.activation, layer.slope, count(p, b), z, rows_of(p.h, p, b));
-    if (p.h_panels != absent)
-      kernels_.pack_x({b.begin, b.rows, layer.n_out, rows_of(p.h, p, b), w_.at(p.h_panels), plan_.rows});
+    kernels_.activation_forward(layer.activation, layer.slope, count(p, b), z, h);
+    if (p.h_panels != absent) kernels_.pack_x({b.begin, b.rows, layer.n_out, h, w_.at(p.h_panels), plan_.rows});
   }
 
   /// Turns ∂L/∂h in the layer's delta into ∂L/∂z, for all its streams.
@@ -113,8 +113,13 @@ template <class T> class Pass {
                      b.scratch);
   }
 
+  /// Whether the block's part of x is.
+  bool is_finite(const Block& b) const {
+    return kernels_.all_finite(static_cast<std::size_t>(b.rows) * static_cast<std::size_t>(net_.n_in), input_rows(b));
+  }
+
   void forward(const Block& b) const {
-    const T* input = x_ + static_cast<std::ptrdiff_t>(b.begin) * net_.n_in;
+    const T* input = input_rows(b);
     if (plan_.x_panels != absent)
       kernels_.pack_x({b.begin, b.rows, net_.n_in, input, w_.at(plan_.x_panels), plan_.rows});
     const T* h = input;
@@ -122,7 +127,14 @@ template <class T> class Pass {
     const T* const shared = h;
     for (std::size_t k = 0; k < net_.heads.size(); ++k) {
       h = shared;
-      for (int i = plan_.head_first[k]; i < plan_.head_end(k); ++i) h = step(i, h, b);
+      for (int i = plan_.head_first[k]; i < plan_.head_end(k) - 1; ++i) h = step(i, h, b);
+      const int last = plan_.head_end(k) - 1;
+      if (!outputs_) {
+        step(last, h, b);
+      } else {
+        T* to = (*outputs_)[k] + (begin_ + b.begin) * at(last).layer->n_out;
+        forward_layer(at(last), h, to, to, b);
+      }
     }
   }
 
@@ -144,14 +156,6 @@ template <class T> class Pass {
     for (int i = plan_.trunk_end() - 1; i >= 0; --i) {
       backward_activation(at(i), b);
       if (i > 0) backward_layer(at(i), at(i - 1), 0, false, b);
-    }
-  }
-
-  void copy_outputs(const std::vector<T*>& outputs, const Block& b) const {
-    for (std::size_t k = 0; k < net_.heads.size(); ++k) {
-      const LayerPlan& p = at(plan_.head_end(k) - 1);
-      const T* from = rows_of(p.h, p, b);
-      std::copy(from, from + count(p, b), outputs[k] + (begin_ + b.begin) * p.layer->n_out);
     }
   }
 
@@ -234,6 +238,8 @@ template <class T> class Pass {
   std::size_t input_panels(int i) const { return below(i) < 0 ? plan_.x_panels : at(below(i)).h_panels; }
   const T* panels(std::size_t buffer) const { return buffer != absent ? w_.at(buffer) : nullptr; }
 
+  const T* input_rows(const Block& b) const { return x_ + static_cast<std::ptrdiff_t>(b.begin) * net_.n_in; }
+
   const LayerPlan& at(int i) const { return plan_.layers[static_cast<std::size_t>(i)]; }
 
   static std::size_t count(const LayerPlan& p, const Block& b) {
@@ -241,8 +247,10 @@ template <class T> class Pass {
   }
 
   const T* step(int i, const T* input, const Block& b) const {
-    forward_layer(at(i), input, b);
-    return rows_of(at(i).h, at(i), b);
+    const LayerPlan& p = at(i);
+    T* h = rows_of(p.h, p, b);
+    forward_layer(p, input, rows_of(p.z, p, b), h, b);
+    return h;
   }
 
   void loss(const HeadTarget<T>& t, std::size_t k, const LayerPlan& p, double scale, const Block& b) const {
@@ -261,6 +269,7 @@ template <class T> class Pass {
   const Plan& plan_;
   const KernelTable<T>& kernels_;
   const T* params_;
+  const std::vector<T*>* outputs_;
   const T* x_ = nullptr;
   std::ptrdiff_t begin_ = 0;
   int rows_ = 0;

@@ -79,8 +79,9 @@ template <class T> void place_buffers(Plan& plan, const Net& net, const KernelTa
 
     const bool feeds_a_layer = head < 0 || &layer != &net.heads[to_size(head)].layers.back();
     p.h_panels = feeds_a_layer ? place_panels(kernels.x_panels_size(plan.rows, n_out)) : absent;
-    p.h = place(every_row || (reads_factors && feeds_a_layer && p.h_panels == absent), n_out, 1);
-    p.z = derivative_needs_z(layer.activation) ? place(p.h.kept, n_out, 1) : p.h;
+    if (backward || feeds_a_layer)
+      p.h = place(every_row || (reads_factors && feeds_a_layer && p.h_panels == absent), n_out, 1);
+    p.z = backward && derivative_needs_z(layer.activation) ? place(p.h.kept, n_out, 1) : p.h;
 
     p.delta_panels = place_panels(to_size(p.streams) * kernels.delta_panels_size(plan.rows, n_out));
     if (backward) p.delta = place(every_row || p.delta_panels == absent, n_out, p.streams);
@@ -96,12 +97,14 @@ template <class T> void place_buffers(Plan& plan, const Net& net, const KernelTa
   plan.own = own.end();
 }
 
+/// Tasks of some 16 thousand numbers: worth claiming, and enough of them for all threads where packing takes long.
 template <class T> void cut_packing(Plan& plan, const KernelTable<T>& kernels) {
-  constexpr int panels_per_task = 8;
+  constexpr int good_task = 1 << 14;
   for (int i = 0; i < static_cast<int>(plan.layers.size()); ++i) {
     const LayerPlan& p = plan.layers[to_size(i)];
     const auto pack = [&](bool forward, int n) {
       const int panels = ceil_div(n, kernels.panel);
+      const int panels_per_task = std::max(1, good_task / (kernels.panel * (forward ? p.layer->n_in : p.layer->n_out)));
       for (int begin = 0; begin < panels; begin += panels_per_task)
         plan.packing.push_back({i, forward, begin, std::min(panels, begin + panels_per_task)});
     };

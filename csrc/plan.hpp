@@ -32,11 +32,11 @@ struct LayerPlan {
   int head;                     // -1 in the trunk
   std::size_t forward_weights;  // Wᵀ packed; absent where narrow_product takes W as it lies
   std::size_t backward_weights; // W packed; absent where no gradient goes further back
-  Buffer z, h;                  // (rows, n_out); the same where the derivative does not need z
-  Buffer delta;                 // (streams, rows, n_out): ∂L/∂z
-  std::size_t h_panels;         // h in panels, for the weight gradients of the layers above; absent if h is kept
-  std::size_t delta_panels;     // delta in panels, a set a stream; absent if delta is kept
-  std::size_t bias_sums;        // (streams, blocks, n_out): delta summed over each block; absent alike
+  Buffer z, h;              // (rows, n_out); the same where no derivative needs z; no buffer for a result of the call
+  Buffer delta;             // (streams, rows, n_out): ∂L/∂z
+  std::size_t h_panels;     // h in panels, for the weight gradients of the layers above; absent if h is kept
+  std::size_t delta_panels; // delta in panels, a set a stream; absent if delta is kept
+  std::size_t bias_sums;    // (streams, blocks, n_out): delta summed over each block; absent alike
   int streams;
 };
 

@@ -56,6 +56,13 @@ class Batch:
 
 def checked_input(x: object, n_in: int, dtype: np.dtype[Any]) -> Array:
     """Check x: shape (batch, n_in) with batch ≥ 1, the parameters' dtype, finite. Strided views are copied."""
+    array = shaped_input(x, n_in, dtype)
+    require_finite("x", array)
+    return array
+
+
+def shaped_input(x: object, n_in: int, dtype: np.dtype[Any]) -> Array:
+    """The same, but whether the numbers are finite is for the caller to see."""
     array = as_numpy("x", x)
     _require_dtype("x", array, dtype)
     if array.ndim != 2 or array.shape[1] != n_in:
@@ -72,7 +79,6 @@ def checked_input(x: object, n_in: int, dtype: np.dtype[Any]) -> Array:
                 remedy="Skip empty batches.",
             )
         )
-    _require_finite("x", array)
     return np.require(array, requirements=["C", "A"])
 
 
@@ -127,7 +133,7 @@ def _target(argument: str, given: object, batch: int, head: Head, dtype: np.dtyp
         if array.shape == (batch,):
             remedy = "Convert class indices to integers." if kind == "classes" else "Reshape it with [:, None]?"
         raise ValueError(sentence(argument, got=f"has shape {array.shape}", expected=expected, remedy=remedy))
-    _require_finite(argument, array)
+    require_finite(argument, array)
     if kind != "values":
         low, high = float(array.min()), float(array.max())
         if low < 0.0 or (kind == "probabilities" and high > 1.0):
@@ -196,7 +202,7 @@ def _sample_weights(given: object, batch: int, heads: Mapping[str, Head]) -> dic
                     remedy="Give one weight per sample.",
                 )
             )
-        _require_finite(argument, array)
+        require_finite(argument, array)
         weights = np.require(array, dtype=np.float64, requirements=["C", "A"])
         if head.loss.reduction == "weighted_mean" and not weights.sum() > 0.0:
             raise ValueError(
@@ -248,7 +254,7 @@ def _require_dtype(argument: str, array: Array, dtype: np.dtype[Any]) -> None:
         )
 
 
-def _require_finite(argument: str, array: Array) -> None:
+def require_finite(argument: str, array: Array) -> None:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise ValueError(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
-from .batch import Batch, checked_batch, checked_input
+from .batch import Batch, checked_batch, require_finite, shaped_input
 from .errors import listing, sentence
 from .gradients import Gradients
 from .losses import Huber
@@ -96,11 +96,12 @@ class Network:
     def forward(self, params: Mapping[str, Any], x: Any) -> dict[str, Array]:
         """The outputs of every head, name -> (batch, n_out), for x (batch, n_in)."""
         own = self._own(params)
-        inputs = checked_input(x, self.n_in, own.dtype)
+        inputs = shaped_input(x, self.n_in, own.dtype)
         outputs = {
             name: np.empty((inputs.shape[0], layers[-1].n_out), own.dtype) for name, layers in self.head_layers.items()
         }
-        self._kernel.forward(own.flat, inputs, list(outputs.values()))
+        if not self._kernel.forward(own.flat, inputs, list(outputs.values())):
+            require_finite("x", inputs)
         return outputs
 
     def gradients(

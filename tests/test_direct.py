@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -100,3 +101,18 @@ def test_a_copy_of_parameters_has_views_of_its_own_vector() -> None:
     other.flat[:] = 7.0
     assert (other["trunk.0.weight"] == 7.0).all()
     assert not (params["trunk.0.weight"] == 7.0).any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_forward_sees_one_bad_number_wherever_it_stands(bad: float, dtype: str) -> None:
+    net = pe.Network(37, [], {"y": pe.Head([pe.Dense(3)], loss="mse")})
+    params = net.init(0, dtype)
+    x = np.full((1100, 37), np.finfo(dtype).max, dtype)
+    net.forward(params, x)
+    for place in [(0, 0), (63, 36), (64, 0), (513, 17), (1023, 36), (1024, 0), (1099, 36)]:
+        before = x[place]
+        x[place] = bad
+        with pytest.raises(ValueError, match=re.escape(f"`x` has {x[place]} at index {place}")):
+            net.forward(params, x)
+        x[place] = before

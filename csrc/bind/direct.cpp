@@ -12,6 +12,7 @@
 #include <string>
 
 #include "bind.hpp"
+#include "dispatch.hpp"
 #include "network.hpp"
 
 namespace {
@@ -44,24 +45,8 @@ bool has_shape(py::handle a, py::ssize_t rows) { return fields(a).nd == 1 && fie
 
 template <class T> T* data(py::handle a) { return reinterpret_cast<T*>(fields(a).data); }
 
-bool all_finite(py::ssize_t count, const float* x) {
-  std::uint32_t carried = 0;
-  for (py::ssize_t i = 0; i < count; ++i) {
-    std::uint32_t bits;
-    std::memcpy(&bits, x + i, sizeof bits);
-    carried |= (bits & 0x7fffffffu) + 0x00800000u; // out of an exponent of ones
-  }
-  return carried >> 31 == 0;
-}
-
-bool all_finite(py::ssize_t count, const double* x) {
-  std::uint64_t carried = 0;
-  for (py::ssize_t i = 0; i < count; ++i) {
-    std::uint64_t bits;
-    std::memcpy(&bits, x + i, sizeof bits);
-    carried |= (bits & 0x7fffffffffffffffu) + 0x0010000000000000u;
-  }
-  return carried >> 63 == 0;
+template <class T> bool all_finite(py::ssize_t count, const T* x) {
+  return pyengine::kernels().of<T>().all_finite(static_cast<std::size_t>(count), x);
 }
 
 template <class T> bool all_within(py::ssize_t count, const T* x, T high) {

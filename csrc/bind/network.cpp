@@ -89,7 +89,7 @@ py::ssize_t batch_of(const Network& network, const py::array& x) {
 // ---- calls ---------------------------------------------------------------------------------------------------------
 
 template <class T>
-void forward(Network& network, const py::array& params, const py::array& x, std::vector<py::array>& outputs) {
+bool forward(Network& network, const py::array& params, const py::array& x, std::vector<py::array>& outputs) {
   const Net& net = network.net();
   const py::ssize_t batch = batch_of(network, x);
   const T* p = read<T>(params, static_cast<py::ssize_t>(net.size), "params has another size or dtype");
@@ -99,7 +99,7 @@ void forward(Network& network, const py::array& params, const py::array& x, std:
   for (std::size_t k = 0; k < outputs.size(); ++k)
     out.push_back(write<T>(outputs[k], batch * net.heads[k].n_out(), "an output has another size or dtype"));
   const py::gil_scoped_release release;
-  network.forward<T>(p, input, batch, out);
+  return network.forward<T>(p, input, batch, out);
 }
 
 /// What a gradient or a Gramian is computed from.
@@ -173,7 +173,7 @@ void bind_network(py::module_& m) {
       .def(
           "forward",
           [](Network& network, const py::array& params, const py::array& x, std::vector<py::array> outputs) {
-            (is_single(params) ? forward<float> : forward<double>)(network, params, x, outputs);
+            return (is_single(params) ? forward<float> : forward<double>)(network, params, x, outputs);
           },
           py::arg("params"), py::arg("x"), py::arg("outputs"))
       .def(

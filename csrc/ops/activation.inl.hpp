@@ -108,6 +108,19 @@ template <class V> struct Elementwise {
     }
   }
 
+  /// 0·x is 0, unless x is infinite or NaN.
+  static bool all_finite(size_t count, const T* x) {
+    constexpr size_t together = 4;
+    V sum[together] = {V::zero(), V::zero(), V::zero(), V::zero()};
+    size_t i = 0;
+    for (; i + together * V::lanes <= count; i += together * V::lanes)
+#pragma GCC unroll 4
+      for (size_t j = 0; j < together; ++j) sum[j] = fma(V::load(x + i + j * V::lanes), V::zero(), sum[j]);
+    for (; i < count; i += V::lanes)
+      sum[0] = fma(load_part(x + i, static_cast<ptrdiff_t>(count - i), V::zero()), V::zero(), sum[0]);
+    return reduce((sum[0] + sum[1]) + (sum[2] + sum[3]), [](T a, T b) { return a + b; }) == 0;
+  }
+
   template <class Visit> static void select(Activation kind, double slope, Visit visit) {
     switch (kind) {
     case Activation::linear:

@@ -32,6 +32,7 @@ template <class V> constexpr KernelTable<typename V::Scalar> table(const char* i
       .activation_forward = E::forward,
       .activation_backward = E::backward,
       .loss = Losses<V>::rows,
+      .all_finite = E::all_finite,
       .dots = G::dots,
       .screen = Screens<V>::rows,
   };

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "tables.hpp"
 
@@ -60,6 +61,21 @@ TEST_CASE_TEMPLATE("NaN passes through every activation", T, float, double) {
   for (const KernelTable<T>& table : all_tables<T>())
     for (const Activation kind : activations)
       CHECK(std::isnan(evaluate(table, kind, std::numeric_limits<T>::quiet_NaN()).h));
+}
+
+TEST_CASE_TEMPLATE("one number that is not finite is seen wherever it stands", T, float, double) {
+  using Limits = std::numeric_limits<T>;
+  for (const KernelTable<T>& table : all_tables<T>())
+    for (const std::size_t count : {1, 2, 15, 16, 17, 63, 64, 65, 200}) {
+      std::vector<T> x(count, Limits::max()); // of which the sum would overflow
+      CHECK(table.all_finite(count, x.data()));
+      for (T& number : x)
+        for (const T bad : {Limits::infinity(), -Limits::infinity(), Limits::quiet_NaN()}) {
+          const T before = std::exchange(number, bad);
+          CHECK(!table.all_finite(count, x.data()));
+          number = before;
+        }
+    }
 }
 
 TEST_CASE_TEMPLATE("the derivative multiplies every stream alike and leaves the space between them", T, float, double) {
