@@ -15,8 +15,8 @@ from .checks.clipping import clipped
 from .checks.combination import Combination, check_combination
 from .checks.diagnosis import Diagnosis, diagnosis
 from .checks.evidence import Evidence, bounded_evidence
-from .checks.hypotheses import Gather, weighted
 from .checks.ledger import Ledger, check_ledger
+from .checks.replays import Gather, weighted
 from .checks.standing import worst
 from .checks.update import Update, check_update
 from .engine import Network
@@ -131,6 +131,7 @@ def _trained(seen: Watched) -> Callable[[Parameters, Batch], Evidence]:
             gradients=without(found.gradients),
             spread=without(found.spread),
             engine_32=without(found.engine_32),
+            looked=None,
         )
 
     return gather

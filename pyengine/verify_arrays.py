@@ -69,6 +69,25 @@ def verify_gradients(
     >>> pe.verify_gradients(net, params, x, {"a": np.ones((2, 1), "float32")}, summed=g).verdict
     'CONSISTENT'
     """
+    judged, _ = judged_gradients(
+        net, params, x, targets, sample_weight, per_loss=per_loss, summed=summed, flush_to_zero=flush_to_zero, seed=seed
+    )
+    return judged
+
+
+def judged_gradients(
+    net: Network,
+    params: Mapping[str, Any],
+    x: Any,
+    targets: Mapping[str, Any],
+    sample_weight: Any,
+    *,
+    per_loss: Mapping[str, Mapping[str, Any]] | None,
+    summed: Mapping[str, Any] | None,
+    flush_to_zero: bool,
+    seed: int,
+) -> tuple[Verification, ForwardVariances]:
+    """:func:`verify_gradients`, with what it made of the forward pass for checks that come after it."""
     own = net._own(params)
     batch = checked_batch(x, targets, sample_weight, n_in=net.n_in, heads=net.heads, dtype=own.dtype)
     if per_loss is None and summed is None:
@@ -117,10 +136,11 @@ def verify_gradients(
                 parts = {head: _moved(program, head, finding) for head in net.heads}
                 combination = combine(tests, finding, gradient, parts)
     verdict = _gravest(findings)
-    return Verification(
+    report = Verification(
         verdict, _answer(verdict, findings), tuple(findings), combination, None, reach,
         environment=environment(), warnings=_warnings(program, forward), assumptions=BLACK_BOX,
     )  # fmt: skip
+    return report, forward
 
 
 def explain_update(

@@ -19,12 +19,13 @@ from .engine import Network
 from .errors import Unsupported, listing, sentence
 from .progress import progress_line, say
 from .verification import Verification
-from .verify_arrays import verify_gradients
+from .verify_arrays import judged_gradients
 from .verify_observed import verify_observation
 from .verify_staged import StagedReport, verify_witnesses
 from .verify_step import judged_step
 
 if TYPE_CHECKING:
+    from .checks.blackbox.variances import ForwardVariances
     from .parameters import Parameters
 
 Mode = Literal["auto", "staged", "blackbox"]
@@ -112,7 +113,7 @@ def _verified(
         return _narrow(done, staged)
     # Where every operation is certified, the losses' gradients are: the summed one is left, for its combination.
     certified = staged is not None and staged.ok
-    report = verify_gradients(
+    report, forward = judged_gradients(
         done.network,
         done.params,
         done.x,
@@ -131,7 +132,7 @@ def _verified(
         answer=f"{done.framework}: {report.answer}",
         notes=done.notes,
     )
-    return _stepped(report if staged is None else _with_stages(report, staged, done), done)
+    return _stepped(report if staged is None else _with_stages(report, staged, done), done, forward)
 
 
 def _staged(done: Computation, mode: Mode, seed: int) -> StagedReport | None:
@@ -178,7 +179,7 @@ def _with_stages(report: Verification, staged: StagedReport, done: Computation) 
     return replace(report, verdict=staged.verdict, answer=f"{done.framework}: {staged.answer}", staged=staged)
 
 
-def _stepped(report: Verification, done: Computation) -> Verification:
+def _stepped(report: Verification, done: Computation, forward: ForwardVariances) -> Verification:
     if done.step is None:
         return report
     say("the training step")
@@ -192,6 +193,7 @@ def _stepped(report: Verification, done: Computation) -> Verification:
         per_loss=done.per_loss if report.ok else None,
         losses=done.losses,
         flush_to_zero=done.flush_to_zero,
+        forward=forward,
     )
     gather = functools.partial(witnessed_evidence, sample_weight=done.sample_weight, flush_to_zero=done.flush_to_zero)
     return judged_step(report, done.step(), evidence, gather)

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from .checks.combination import check_combination
 from .checks.evidence import Evidence
-from .checks.hypotheses import Gather
 from .checks.ledger import check_ledger
+from .checks.replays import Gather
 from .checks.standing import Standing, worst
 from .checks.update import check_update
 from .report import formula

@@ -78,7 +78,7 @@ class Step:
     ``observed`` is False where ``gradient`` was not read but computed. ``previous`` is the batch before this one, and
     ``leftover`` the gradient that lay in the framework's buffers before this batch, where they are known. ``clip``
     tells how the user says that gradients are clipped. ``added`` are terms of the total that are no losses;
-    ``gradient`` is what the optimizer received without them, and ``optimizer`` and ``own`` add theirs themselves.
+    ``gradient`` is what the optimizer received without them, and ``own`` adds theirs itself.
     """
 
     framework: str

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -132,7 +132,7 @@ def observe(subject: Subject, done: Computation, extra: Mapping[str, tuple[float
         gradient_source=f"what optimizer.apply was given by train_step{'' if whole else ', run eagerly'}",
         # The tape adds the terms up: a rounding for each.
         gradient_roundings=len(added),
-        optimizer=None if rule is None else _RuleWith(rule, total),
+        optimizer=rule,
         native=subject.native,
         objective={name: term.name for name, term in subject.terms.items()},
         log=_log(subject, logs, done.losses),
@@ -145,38 +145,6 @@ def observe(subject: Subject, done: Computation, extra: Mapping[str, tuple[float
         clip=clip,
         added=added,
     )
-
-
-@dataclass(frozen=True, eq=False)
-class _RuleWith:
-    """A rule whose gradient also has the terms that are no losses."""
-
-    rule: Rule
-    added: Vector
-
-    @property
-    def name(self) -> str:
-        return self.rule.name
-
-    def __repr__(self) -> str:
-        return repr(self.rule)
-
-    def start(self, parameters: npt.ArrayLike) -> State:
-        return self.rule.start(parameters)
-
-    def step(
-        self,
-        parameters: npt.ArrayLike,
-        gradient: npt.ArrayLike,
-        state: State,
-        *,
-        unit: float = 0.0,
-        gradient_error: npt.ArrayLike = 0.0,
-    ) -> tuple[Vector, State]:
-        total = np.asarray(gradient, np.float64) + self.added
-        # The added term is computed and added in the working precision: the square, the factor, the sum.
-        error = np.asarray(gradient_error) + unit * (3.0 * np.abs(self.added) + np.abs(total))
-        return self.rule.step(parameters, total, state, unit=unit, gradient_error=error)
 
 
 class _Own:

@@ -23,8 +23,8 @@ from .clipping import clipped
 from .combination import Combination
 from .diagnosis import Diagnosis, diagnosis
 from .evidence import Evidence
-from .hypotheses import weighted
 from .reach import Reach
+from .replays import weighted
 from .surgery import Uncertain, pcgrad
 
 Vector = npt.NDArray[np.float64]

@@ -21,14 +21,16 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ..engine import Network
+from ..parameters import Array
 from ..witnesses import Step
-from .evidence import Evidence
+from .evidence import BLOCK, Evidence
 from .standing import Standing, standing, worst
 
 Vector = npt.NDArray[np.float64]
@@ -105,10 +107,11 @@ class Combination:
 def check_combination(step: Step, evidence: Evidence) -> Combination:
     """Decompose the applied gradient at the shared layers."""
     size = step.trunk_size
-    jacobian, jacobian_spread = evidence.trunk(size), evidence.trunk_spread(size)
-    weights = np.array([head.weight for head in step.network.heads.values()])
+    rows = [gradient.flat[:size] for gradient in evidence.gradients.values()]
+    spreads = [spread.flat[:size] for spread in evidence.spread.values()]
+    engine = [gradient.flat[:size] for gradient in evidence.engine_32.values()]
+    weights = [head.weight for head in step.network.heads.values()]
     applied = step.gradient.flat[:size]
-    engine = weights @ np.stack([g.flat[:size].astype(np.float64) for g in evidence.engine_32.values()])
     names = list(step.network.heads)
     for name, one in step.added.items():
         # A term that is no loss is a gradient beside the others, of weight 1: a square, a factor and sums by framework.
@@ -116,14 +119,22 @@ def check_combination(step: Step, evidence: Evidence) -> Combination:
         if not row.any():
             continue  # such as a regularizer of a head alone
         names.append(name)
-        applied, engine = applied + row, engine + row
-        jacobian, weights = np.vstack([jacobian, row]), np.append(weights, 1.0)
-        jacobian_spread = np.vstack([jacobian_spread, ADDED_ROUNDINGS * step.unit * np.abs(row)])
-    uncertainty = np.abs(weights) @ jacobian_spread + step.gradient_roundings * step.unit * np.abs(applied)
+        rows.append(row)
+        engine.append(row)
+        spreads.append(ADDED_ROUNDINGS * step.unit * np.abs(row))
+        weights.append(1.0)
+        applied = applied + row
+    uncertainty = np.abs(applied)
+    uncertainty *= step.gradient_roundings * step.unit
+    for start in range(0, size, BLOCK):
+        here = slice(start, start + BLOCK)
+        for weight, spread in zip(weights, spreads, strict=True):
+            uncertainty[here] += abs(weight) * spread[here]
+    room = np.empty((len(rows), size))
 
     def fit(name: str, native: str, shape: tuple[int, ...], part: slice) -> Fit:
-        alpha = _solve(jacobian[:, part], jacobian_spread[:, part], applied[part], uncertainty[part])
-        values = np.array([value for value, _ in alpha])
+        own, spread = [row[part] for row in rows], [row[part] for row in spreads]
+        alpha = _solve(own, spread, applied[part], uncertainty[part], room[:, part])
         return Fit(
             name=name,
             native=native,
@@ -132,10 +143,13 @@ def check_combination(step: Step, evidence: Evidence) -> Combination:
                 head: Alpha(value, value - radius, value + radius, float(weight))
                 for head, weight, (value, radius) in zip(names, weights, alpha, strict=True)
             },
-            residual=_norm(applied[part] - values @ jacobian[:, part]),
+            residual=_left([(1.0, applied[part])], [(value, row) for (value, _), row in zip(alpha, own, strict=True)]),
             spread=_norm(uncertainty[part]),
             size=_norm(applied[part]),
-            engine_residual=_norm(engine[part] - weights @ jacobian[:, part]),
+            engine_residual=_left(
+                [(weight, row[part]) for weight, row in zip(weights, engine, strict=True)],
+                list(zip(weights, own, strict=True)),
+            ),
         )
 
     layout = step.network.layout
@@ -146,7 +160,7 @@ def check_combination(step: Step, evidence: Evidence) -> Combination:
     trunk = fit("trunk", "all shared layers", (size,), slice(0, size))
     verdict, reason, found = _judge(trunk, tensors, step.network, step.batch, set(step.added))
     factor = likeliest_factor(alpha_of(trunk)) if verdict == "scaled" else None
-    return Combination(verdict, reason, found, trunk, tuple(tensors), cosines(jacobian), factor)
+    return Combination(verdict, reason, found, trunk, tuple(tensors), _cosines(rows), factor)
 
 
 def alpha_of(fit: Fit) -> list[Alpha]:
@@ -154,22 +168,59 @@ def alpha_of(fit: Fit) -> list[Alpha]:
 
 
 def _solve(
-    jacobian: Vector, jacobian_spread: Vector, applied: Vector, uncertainty: Vector
+    rows: Sequence[Vector], spreads: Sequence[Vector], applied: Vector, uncertainty: Vector, room: Vector
 ) -> list[tuple[float, float]]:
     """Least-squares coefficients and the radii of their intervals; infinite where a loss has no direction of its
-    own."""
-    norms = np.linalg.norm(jacobian, axis=1)
-    scaled = jacobian / np.where(norms > 0.0, norms, 1.0)[:, None]
-    inverse = np.linalg.pinv(scaled.T)
+    own. ``room`` (K, n) is overwritten."""
+    norms = [_norm(row) for row in rows]
+    sizes = [norm if norm > 0.0 else 1.0 for norm in norms]
+    for row, own, size in zip(room, rows, sizes, strict=True):
+        np.divide(own, size, out=row)
+    q, r = orthonormal(room)
+    inverse = np.linalg.pinv(r)
+    along, farthest = q @ applied, np.zeros(len(rows))
+    for start in range(0, applied.size, BLOCK):
+        here = slice(start, start + BLOCK)
+        farthest += np.abs(inverse @ q[:, here]) @ uncertainty[here]
     found = []
-    for k, norm in enumerate(norms):
-        others = np.delete(scaled, k, axis=0)
-        imitated = np.linalg.lstsq(others.T, jacobian[k], rcond=None)[0] @ others
-        size = norm if norm > 0.0 else 1.0
-        known = _norm(jacobian[k] - imitated) > _norm(jacobian_spread[k])
-        radius = float(np.abs(inverse[k]) @ uncertainty) / size if known else math.inf
-        found.append((float(inverse[k] @ applied) / size, radius))
+    for k, size in enumerate(sizes):
+        others = np.delete(r, k, axis=1)
+        imitated = others @ np.linalg.lstsq(others, r[:, k], rcond=None)[0]
+        known = norms[k] > 0.0 and size * _norm(r[:, k] - imitated) > _norm(spreads[k])
+        radius = float(farthest[k]) / size if known else math.inf
+        found.append((float(inverse[k] @ along) / size, radius))
     return found
+
+
+def orthonormal(rows: Vector) -> tuple[Vector, Vector]:
+    """Orthonormal rows Q and a triangular R with rows = Rᵀ·Q: Gram-Schmidt, every row twice (Parlett 1980, §6.9).
+
+    Overwrites ``rows`` with Q.
+    """
+    q, r = rows, np.zeros((len(rows), len(rows)))
+    for k in range(len(q)):
+        for _ in range(2 if k else 0):
+            shares = q[:k] @ q[k]
+            for start in range(0, q.shape[1], BLOCK):
+                here = slice(start, start + BLOCK)
+                q[k, here] -= shares @ q[:k, here]
+            r[:k, k] += shares
+        r[k, k] = np.linalg.norm(q[k])
+        if r[k, k] > 0.0:
+            q[k] /= r[k, k]
+    return q, r
+
+
+def _left(of: Sequence[tuple[float, Array]], by: Sequence[tuple[float, Array]]) -> float:
+    """‖Σ factor·row - Σ factor·row‖, block by block in the cache."""
+    square = 0.0
+    for start in range(0, of[0][1].size, BLOCK):
+        here = slice(start, start + BLOCK)
+        left = sum((factor * row[here].astype(np.float64) for factor, row in of), np.zeros(1))
+        for factor, row in by:
+            left -= factor * row[here]
+        square += float(np.vdot(left, left))
+    return math.sqrt(square)
 
 
 def _judge(trunk: Fit, tensors: list[Fit], net: Network, batch: int, added: set[str]) -> tuple[str, str, Standing]:
@@ -277,7 +328,11 @@ def _all_hold(alpha: list[Alpha], weights: list[float]) -> bool:
 
 def cosines(jacobian: Vector) -> tuple[tuple[float, ...], ...]:
     """The cosines of the angles between the rows; NaN for a row of zeros."""
-    products = jacobian @ jacobian.T
+    return _cosines(list(jacobian))
+
+
+def _cosines(rows: Sequence[Vector]) -> tuple[tuple[float, ...], ...]:
+    products = np.array([[float(np.vdot(one, other)) for other in rows] for one in rows])
     norms = np.sqrt(np.diagonal(products))
     with np.errstate(divide="ignore", invalid="ignore"):
         matrix = products / norms[:, None] / norms[None, :]

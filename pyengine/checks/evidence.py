@@ -35,7 +35,12 @@ from ..witnesses import UNIT
 
 Vector = npt.NDArray[np.float64]
 Truth = Literal["engine", "reference"]
+Some = slice | npt.NDArray[np.intp]
+"""Some elements of a flat vector."""
 T = TypeVar("T")
+
+BLOCK = 1 << 15
+"""Numbers that are taken at a time where there are many: they stay in the cache from one operation to the next."""
 
 
 class Lazily(Mapping[str, T]):
@@ -64,6 +69,7 @@ class Evidence:
 
     ``engine_32`` is the engine's float32 result for the whole batch. ``agreement`` is the largest |engine - reference|
     of the two float64 routes, in units of the spread: the yardstick is worth something only while this is far below 1.
+    ``looked`` gives a gradient and its spread at a few elements for less than the whole costs.
     """
 
     losses: Mapping[str, float]
@@ -73,6 +79,13 @@ class Evidence:
     engine_32: Mapping[str, Parameters]
     agreement: float
     truth: Truth
+    looked: Callable[[str, npt.NDArray[np.intp]], tuple[Vector, Vector]] | None = None
+
+    def at(self, loss: str, some: Some) -> tuple[Vector, Vector]:
+        """The gradient of a loss and its spread at some elements of the trunk, which comes first in every layout."""
+        if self.looked is not None and not isinstance(some, slice):
+            return self.looked(loss, some)
+        return self.gradients[loss].flat[some], self.spread[loss].flat[some]
 
     def trunk(self, size: int) -> Vector:
         """(K, size): the per-loss gradients of the trunk, the Jacobian."""

@@ -1,7 +1,7 @@
 """The update: which rule leads from the parameters before the step to those after it?
 
 Every hypothesis is replayed at the shared layers, from the engine's own gradients: by the float64 rule and, where it is
-at hand, by a copy of the framework's own optimizer (:mod:`pyengine.checks.hypotheses`):
+at hand, by a copy of the framework's own optimizer (:mod:`pyengine.checks.replays`):
 
 * *one step on the sum*: one step with Σ w_k·g_k; *on the mean*: with Σ w_k·g_k / K; *without a loss*: with one of the
   terms left out; *with the weights exchanged*;
@@ -19,25 +19,32 @@ and the allowance there is as large as the step: such elements testify for no on
 step at all fits beside the sum, and the verdict is *cannot tell*: what moved the weights cannot be seen. Only where the
 sum was seen to be applied and the optimizer itself does not move, as at a rate of 0, is that all there is to see.
 
-A hypothesis fits if its misfit is at most 1. Two that fit *coincide* for this optimizer and batch: as plain SGD cannot
-tell one optimizer from several, nor Adam's first step a gradient from its double. Where the gradient that was applied
-was seen, it decides between them. Where none fits, :func:`pyengine.checks.standing.standing` decides, with the misfit
-of *no step at all* as the size: if the best misfit is nearer to 1 than to that size, the verdict is *cannot tell*.
-Otherwise it is *one step on another gradient*, if the gradient that was seen to be applied does lead to the observed
-parameters, and *none of these* if not even that does.
+A hypothesis fits if its misfit is at most 1. One that misses at one element does not fit, whatever the others say:
+where there are many elements, :data:`LOOK` of them, drawn at random, are asked first, and a hypothesis that is refuted
+there is asked no further; its misfit and its counts are those of what was looked at. What may fit is always asked at
+every element, and so is every hypothesis where none fits.
+
+Two that fit *coincide* for this optimizer and batch: as plain SGD cannot tell one optimizer from several, nor Adam's
+first step a gradient from its double. Where the gradient that was applied was seen, it decides between them. Where none
+fits, :func:`pyengine.checks.standing.standing` decides, with the misfit of *no step at all* as the size: if the best
+misfit is nearer to 1 than to that size, the verdict is *cannot tell*. Otherwise it is *one step on another gradient*,
+if the gradient that was seen to be applied does lead to the observed parameters, and *none of these* if not even that
+does.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from ..optimizers import SGD
+from ..optimizers import BLOCK, SGD
+from ..progress import say
 from ..witnesses import Step
-from .evidence import Evidence, gather_evidence
+from .evidence import Evidence, Some, gather_evidence
 from .hypotheses import (
     ADDED,
     EARLY,
@@ -50,11 +57,9 @@ from .hypotheses import (
     TURN,
     UNCLIPPED,
     WITHOUT,
-    Gather,
-    Replay,
-    Replayer,
     hypotheses,
 )
+from .replays import Gather, OneStep, Replay, Replayer, Taken
 from .standing import Standing, standing
 
 Vector = npt.NDArray[np.float64]
@@ -62,10 +67,13 @@ Vector = npt.NDArray[np.float64]
 OTHER = "one step on another gradient"
 NONE = "none of these"
 
+LOOK = 1024
+"""How many elements a hypothesis is asked for first, where there are many."""
+
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A rule and how badly it misses: ``outside`` of ``elements`` elements lie beyond their allowance.
+    """A rule and how badly it misses: ``outside`` of the ``elements`` that were compared lie beyond their allowance.
 
     ``misfit`` is by the framework's own optimizer where that could be copied, else by the float64 rule; ``ruled`` is by
     the float64 rule, None without one; ``own`` tells which of them ``misfit`` is.
@@ -128,69 +136,143 @@ def check_update(step: Step, evidence: Evidence, gather: Gather = gather_evidenc
 
     ``gather`` makes the evidence at other parameters and for other batches, as ``evidence`` was made.
     """
-    trunk = slice(0, step.trunk_size)
-    after = step.after.flat[trunk].astype(np.float64)
-    replays = list(hypotheses(step, evidence, gather))
-    found = tuple(_compare(replay, after, trunk) for replay in replays)
-    applied = step.gradient.flat.astype(np.float64)
-    roundings = step.gradient_roundings * step.unit * np.abs(applied)
-    seen = _compare(Replayer(step).one("the gradient that was applied", applied, roundings), after, trunk)
-    total, error = replays[0].gradient, replays[0].error
-    assert total is not None
-    assert error is not None
-    unmoved = next(h.misfit for h in found if h.name == STILL)
+    replays, parts = hypotheses(step, evidence, gather), _parts(step.trunk_size)
+    summed, still = replays[0], replays[-1]
+    applied = _applied(step)
+    seen = OneStep(Replayer(step), "the gradient that was applied", applied)
+    by_sum, unmoved, by_seen = _compared(step, [summed, still, seen], parts)
+    found = [by_sum]
+    for number, replay in enumerate(replays[1:-1], 1):
+        say("hypotheses", number, len(replays))
+        found.append(_looked_at(step, replay, parts))
+    found.append(unmoved)
+    if not any(h.fits for h in found):
+        found = [by_sum, *_compared(step, replays[1:-1], parts), unmoved]
     consistent = [
-        f.name for f, replay in zip(found, replays, strict=True) if f.fits and _is_seen(step, replay, roundings, trunk)
+        f.name for f, replay in zip(found, replays, strict=True) if f.fits and _is_seen(step, replay, applied, parts)
     ]
-    apart, allowed = float(np.linalg.norm((applied - total)[trunk])), float(np.linalg.norm((error + roundings)[trunk]))
-    strange = step.observed and standing(apart, allowed, float(np.linalg.norm(applied[trunk]))) == "beyond"
-    rule, reason, verdict = _judge(step, found, seen, unmoved, consistent, strange, _rests(replays[0], step, trunk))
+    assert summed.taken is not None
+    strange, uncertain = _beside(step, summed.taken, applied, parts)
+    resting = by_sum.fits and unmoved.fits and _rests(step, summed, parts)
+    rule, reason, verdict = _judge(step, found, by_seen, unmoved.misfit, consistent, strange, resting)
     fitting = tuple(h.name for h in found if h.fits and h.name != rule)
-    uncertain = int(np.count_nonzero((np.abs(total[trunk]) <= error[trunk]) & (error[trunk] > 0.0)))
     described = repr(step.optimizer) if step.optimizer is not None else step.own_name
     return Update(
         rule,
         reason,
         verdict,
         described,
-        found,
-        seen,
-        unmoved,
+        tuple(found),
+        by_seen,
+        unmoved.misfit,
         uncertain,
         fitting if rule in {h.name for h in found} else (),
     )
 
 
-def _is_seen(step: Step, replay: Replay, roundings: Vector, trunk: slice) -> bool:
+def _parts(size: int) -> list[Some]:
+    """The elements of the shared layers, some at a time."""
+    return [slice(start, min(start + BLOCK, size)) for start in range(0, max(size, 1), BLOCK)]
+
+
+def _applied(step: Step) -> Taken:
+    """The gradient that was applied, with the roundings between it and what could be read."""
+    flat, roundings = step.gradient.flat, step.gradient_roundings * step.unit
+
+    def at(some: Some) -> tuple[Vector, Vector]:
+        gradient = np.asarray(flat[some], np.float64)
+        return gradient, roundings * np.abs(gradient)
+
+    everything = slice(None)
+    return Taken(at, lambda: at(everything), lambda: at(everything)[0])
+
+
+def _beside(step: Step, summed: Taken, applied: Taken, parts: Sequence[Some]) -> tuple[bool, int]:
+    """Whether the gradient that was applied is seen to be another than the sum; how many elements of the sum are at
+    rounding level."""
+    apart = allowed = size = 0.0
+    uncertain = 0
+    for part in parts:
+        (gradient, roundings), (total, error) = applied.at(part), summed.at(part)
+        apart += _square(gradient - total)
+        allowed += _square(error + roundings)
+        size += _square(gradient)
+        uncertain += int(np.count_nonzero((np.abs(total) <= error) & (error > 0.0)))
+    far = standing(math.sqrt(apart), math.sqrt(allowed), math.sqrt(size)) == "beyond"
+    return step.observed and far, uncertain
+
+
+def _square(vector: Vector) -> float:
+    return float(np.vdot(vector, vector))
+
+
+def _is_seen(step: Step, replay: Replay, applied: Taken, parts: Sequence[Some]) -> bool:
     """Whether the hypothesis takes its step on the gradient that was seen to be applied."""
-    if not step.observed or replay.gradient is None or replay.error is None:
+    if not step.observed or replay.taken is None:
         return False
-    apart = np.abs(step.gradient.flat[trunk] - replay.gradient[trunk])
-    return bool((apart <= (replay.error + roundings)[trunk]).all())
+    for part in parts:
+        (gradient, roundings), (total, error) = applied.at(part), replay.taken.at(part)
+        if not (np.abs(gradient - total) <= error + roundings).all():
+            return False
+    return True
 
 
-def _rests(replay: Replay, step: Step, trunk: slice) -> bool:
+def _rests(step: Step, replay: Replay, parts: Sequence[Some]) -> bool:
     """Whether the optimizer itself moves nothing, as while it accumulates or at a rate of 0, and nothing moved."""
-    before = step.before.flat[trunk].astype(np.float64)
-    led = [moved[trunk] for moved in (replay.ruled, replay.own) if moved is not None]
-    return all(bool((place == before).all()) for place in (*led, step.after.flat[trunk]))
+    for part in parts:
+        before, led = step.before.flat[part], replay.at(part)
+        for place in (led.ruled, led.own, step.after.flat[part]):
+            if place is not None and not (place == before).all():
+                return False
+    return True
 
 
-def _compare(replay: Replay, observed: Vector, trunk: slice) -> Hypothesis:
-    allowance = replay.allowance[trunk]
-    ruled = None if replay.ruled is None else _misfit(observed, replay.ruled[trunk], allowance)
-    # Copy and original both lie within the rule's allowance of the rule, so within twice that of one another.
-    between = allowance if replay.ruled is None else 2.0 * allowance
-    own = None if replay.own is None else _misfit(observed, replay.own[trunk], between)
-    misfit, outside = own or ruled or (np.inf, observed.size)
-    return Hypothesis(replay.name, misfit, outside, observed.size, own is not None, None if ruled is None else ruled[0])
+def _looked_at(step: Step, replay: Replay, parts: Sequence[Some]) -> Hypothesis:
+    """The hypothesis at some elements, or at all if it is not refuted there."""
+    size = step.trunk_size
+    if size > BLOCK:
+        look: Some = np.unique(np.random.default_rng(0).integers(size, size=LOOK))
+        (found,) = _compared(step, [replay], [look])
+        if not found.fits:
+            return found
+    return _compared(step, [replay], parts)[0]
 
 
-def _misfit(observed: Vector, predicted: Vector, allowance: Vector) -> tuple[float, int]:
-    difference = np.abs(observed - predicted)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(difference == 0.0, 0.0, difference / allowance)
-    return float(np.max(ratio, initial=0.0)), int(np.count_nonzero(~(ratio <= 1.0)))
+def _compared(step: Step, replays: Sequence[Replay], parts: Sequence[Some]) -> list[Hypothesis]:
+    """The misfits over these parts; what replays share is formed once a part."""
+    seen = [(_Misfit(), _Misfit()) for _ in replays]
+    for part in parts:
+        after = np.asarray(step.after.flat[part], np.float64)
+        for replay, (ruled, own) in zip(replays, seen, strict=True):
+            led = replay.at(part)
+            ruled.add(after, led.ruled, led.allowance)
+            # Copy and original both lie within the rule's allowance of the rule, so within twice that of one another.
+            own.add(after, led.own, led.allowance if led.ruled is None else 2.0 * led.allowance)
+    found = []
+    for replay, (ruled, own) in zip(replays, seen, strict=True):
+        best = own if own.known else ruled
+        misfit, outside = (best.worst, best.outside) if best.known else (math.inf, best.elements)
+        by_rule = ruled.worst if ruled.known else None
+        found.append(Hypothesis(replay.name, misfit, outside, best.elements, own.known, by_rule))
+    return found
+
+
+class _Misfit:
+    """The largest |observed - predicted|/allowance, and how many are beyond 1; a NaN is."""
+
+    def __init__(self) -> None:
+        self.worst, self.outside, self.elements, self.known = 0.0, 0, 0, False
+
+    def add(self, observed: Vector, predicted: Vector | None, allowance: Vector) -> None:
+        self.elements += observed.size
+        if predicted is None:
+            return
+        self.known = True
+        difference = np.abs(observed - predicted)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.where(difference == 0.0, 0.0, difference / allowance)
+        self.worst = float(np.maximum(self.worst, np.max(ratio, initial=0.0)))
+        self.outside += int(np.count_nonzero(~(ratio <= 1.0)))
 
 
 def _judge(

@@ -9,19 +9,26 @@ each of the two, and the roundings of the factors that all samples share. Unlike
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..batch import Batch, checked_batch
 from ..engine import Network
+from ..gradients import Gradients
 from ..parameters import Array, Parameters
 from ..rounding import precision
+from .blackbox.elements import Elements
+from .blackbox.narrow import BLOCK
 from .blackbox.program import Backward, Program
 from .blackbox.statistics import COHERENT, ELEMENT_LIMIT
 from .blackbox.variances import ForwardVariances, backward_variances
 from .evidence import Evidence, Lazily
+
+F64 = npt.NDArray[np.float64]
 
 SIDES = 2.0
 """Both what is judged and what it is judged by were rounded."""
@@ -39,60 +46,117 @@ def witnessed_evidence(
     per_loss: Mapping[str, Mapping[str, Array]] | None = None,
     losses: Mapping[str, float] | None = None,
     flush_to_zero: bool = False,
+    forward: ForwardVariances | None = None,
 ) -> Evidence:
     """The evidence for one batch; without ``per_loss`` and ``losses`` those of the engine in float64 stand for them.
 
-    A loss is computed when it is first asked for: a step in turn needs one at a time.
+    A loss is computed when it is first asked for: a step in turn needs one at a time. ``forward`` is what an earlier
+    check of the same parameters and batch made already.
     """
     batch = checked_batch(x, targets, sample_weight, n_in=net.n_in, heads=net.heads, dtype=params.dtype)
     p = precision(params.dtype, flush_to_zero=flush_to_zero)
-    with np.errstate(**QUIET):
-        program = Program(net, params, batch)
-        forward = ForwardVariances(program, p)
-
-    @functools.cache
-    def engine() -> Any:
-        return net.gradients(params, batch.x, dict(targets), sample_weight)
-
-    def gradient(name: str) -> Parameters:
-        layout = net.loss_layouts[name]
-        own = Parameters(layout, np.zeros(layout.size))
-        for tensor in layout.names:
-            own[tensor][...] = back(name).gradient[tensor] if per_loss is None else per_loss[name][tensor]
-        return own
-
-    @functools.cache
-    def back(name: str) -> Backward:
+    if forward is None:
         with np.errstate(**QUIET):
-            return program.backward({name: 1.0})
-
-    def spread(name: str) -> Parameters:
-        layout, own = net.loss_layouts[name], gradients[name]
-        found = Parameters(layout, np.zeros(layout.size))
-        with np.errstate(**QUIET):
-            elements = backward_variances(forward, back(name)).elements
-            for tensor in layout.names:
-                found[tensor][...] = SIDES * (
-                    ELEMENT_LIMIT * np.sqrt(elements.whole(tensor)) + COHERENT * p.u * np.abs(own[tensor])
-                )
-        return found
-
-    def loss(name: str) -> float:
-        return float(engine().losses[name] if losses is None else losses[name])
-
-    def loss_spread(name: str) -> float:
-        return SIDES * p.u * _summands(net, batch, name) * abs(loss(name))
-
-    gradients = Lazily(net.heads, gradient)
+            forward = ForwardVariances(Program(net, params, batch), p)
+    made = _Made(net, params, batch, sample_weight, per_loss, losses, forward)
     return Evidence(
-        losses=Lazily(net.heads, loss),
-        loss_spread=Lazily(net.heads, loss_spread),
-        gradients=gradients,
-        spread=Lazily(net.heads, spread),
-        engine_32=Lazily(net.heads, lambda name: engine().per_loss[name]),
+        losses=Lazily(net.heads, made.loss),
+        loss_spread=Lazily(net.heads, made.loss_spread),
+        gradients=Lazily(net.heads, made.gradient),
+        spread=Lazily(net.heads, made.spread),
+        engine_32=Lazily(net.heads, lambda name: made.engine.per_loss[name]),
         agreement=0.0,
         truth="engine",
+        looked=made.looked,
     )
+
+
+class _Made:
+    """What the evidence is made of, as far as it was asked for. Nothing here refers to what refers to it: a circle
+    would keep all of it until Python looks for such."""
+
+    def __init__(
+        self, net: Network, params: Parameters, batch: Batch, sample_weight: Any,
+        per_loss: Mapping[str, Mapping[str, Array]] | None, losses: Mapping[str, float] | None,
+        forward: ForwardVariances,
+    ) -> None:  # fmt: skip
+        self.net, self.params, self.batch, self.sample_weight = net, params, batch, sample_weight
+        self.per_loss, self.losses, self.forward, self.u = per_loss, losses, forward, forward.p.u
+        self._gradients: dict[str, Parameters] = {}
+        self._elements: dict[str, Elements] = {}
+        self._spread: dict[str, Parameters] = {}
+
+    @functools.cached_property
+    def engine(self) -> Gradients:
+        targets = {name: head.target for name, head in self.batch.heads.items()}
+        return self.net.gradients(self.params, self.batch.x, targets, self.sample_weight)
+
+    def gradient(self, name: str) -> Parameters:
+        if name not in self._gradients:
+            layout = self.net.loss_layouts[name]
+            own = Parameters(layout, np.empty(layout.size))
+            given = self._back(name).gradient if self.per_loss is None else self.per_loss[name]
+            for tensor in layout.names:
+                own[tensor][...] = given[tensor]
+            self._gradients[name] = own
+        return self._gradients[name]
+
+    def _back(self, name: str) -> Backward:
+        with np.errstate(**QUIET):
+            return self.forward.program.backward({name: 1.0})
+
+    def elements(self, name: str) -> Elements:
+        if name not in self._elements:
+            with np.errstate(**QUIET):
+                self._elements[name] = backward_variances(self.forward, self._back(name)).elements
+        return self._elements[name]
+
+    def spread(self, name: str) -> Parameters:
+        if name not in self._spread:
+            layout, own = self.net.loss_layouts[name], self.gradient(name)
+            found = Parameters(layout, np.empty(layout.size))
+            with np.errstate(**QUIET):
+                for tensor in layout.names:
+                    _allowed(self.elements(name).whole(tensor), own[tensor], self.u, found[tensor])
+            self._spread[name] = found
+        return self._spread[name]
+
+    def looked(self, name: str, some: npt.NDArray[np.intp]) -> tuple[F64, F64]:
+        """A gradient and its spread at a few elements."""
+        own = self.gradient(name).flat[some]
+        if name in self._spread:
+            return own, self._spread[name].flat[some]
+        found, layout = np.empty(some.size), self.net.loss_layouts[name]
+        with np.errstate(**QUIET):
+            of = self.elements(name)
+            for tensor, start in layout.offsets.items():
+                shape = layout.shapes[tensor]
+                here = (some >= start) & (some < start + math.prod(shape))
+                if here.any():
+                    at = some[here] - start
+                    found[here] = of.whole(tensor)[at] if len(shape) == 1 else of.some(tensor, *np.divmod(at, shape[1]))
+            _allowed(found, own, self.u, found)
+        return own, found
+
+    def loss(self, name: str) -> float:
+        return float(self.engine.losses[name] if self.losses is None else self.losses[name])
+
+    def loss_spread(self, name: str) -> float:
+        return SIDES * self.u * _summands(self.net, self.batch, name) * abs(self.loss(name))
+
+
+def _allowed(variance: F64, gradient: Array, u: float, out: F64) -> None:
+    """SIDES·(ELEMENT_LIMIT·√variance + COHERENT·u·|gradient|), block by block in the cache."""
+    v, g, found = variance.reshape(-1), gradient.reshape(-1), out.reshape(-1)
+    some = np.empty(min(BLOCK, found.size))
+    for start in range(0, found.size, BLOCK):
+        here = slice(start, min(start + BLOCK, found.size))
+        size = some[: here.stop - start]
+        np.abs(g[here], out=size)
+        size *= SIDES * COHERENT * u
+        np.sqrt(v[here], out=found[here])
+        found[here] *= SIDES * ELEMENT_LIMIT
+        found[here] += size
 
 
 def _summands(net: Network, batch: Batch, name: str) -> float:

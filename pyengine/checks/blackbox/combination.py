@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...parameters import Parameters
-from ..combination import Alpha, Combination, Fit, cosines, features_of, likeliest_factor, pattern
+from ..combination import Alpha, Combination, Fit, cosines, features_of, likeliest_factor, orthonormal, pattern
 from .statistics import GradientTests
 
 if TYPE_CHECKING:
@@ -75,26 +75,9 @@ def _rows(jacobian: F64) -> tuple[F64, bool]:
     """The rows p_k of α_k = ⟨p_k, G⟩, and whether the losses have directions of their own."""
     norms = np.linalg.norm(jacobian, axis=1)
     sizes = np.where(norms > 0.0, norms, 1.0)[:, None]
-    q, r = _orthonormal(jacobian / sizes)
+    q, r = orthonormal(jacobian / sizes)
     rows = (np.linalg.pinv(r) / sizes) @ q
     return np.asarray(rows), bool(np.linalg.matrix_rank(r) == len(jacobian))
-
-
-def _orthonormal(rows: F64) -> tuple[F64, F64]:
-    """Orthonormal rows Q and a triangular R with rows = Rᵀ·Q: Gram-Schmidt, every row twice (Parlett 1980, §6.9).
-
-    Overwrites ``rows`` with Q.
-    """
-    q, r = rows, np.zeros((len(rows), len(rows)))
-    for k in range(len(q)):
-        for _ in range(2 if k else 0):
-            shares = q[:k] @ q[k]
-            q[k] -= shares @ q[:k]
-            r[:k, k] += shares
-        r[k, k] = np.linalg.norm(q[k])
-        if r[k, k] > 0.0:
-            q[k] /= r[k, k]
-    return q, r
 
 
 def _fit(

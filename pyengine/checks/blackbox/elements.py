@@ -1,55 +1,80 @@
 """The variance of every element of a gradient, all errors before it taken as independent: formed where it is asked for.
 
-A sum over all elements of a product of non-negative matrices needs no product, and neither does one element.
+A sum over all elements of a product of non-negative matrices needs no product, and neither does one element. With
+f·gz²·h² what the last operation rounds term by term, the whole is (of_gz + f·gz²)·h² + gz²·of_h and what it rounds in
+the sum: the first two products are one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from .narrow import Side, spread
+from .narrow import Side, linear_form, spread
 
 F64 = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
-class _Weight:
-    """dW = ∂L/∂zᵀ·h: variances and squares of both factors, (n_out, batch) and (n_in, batch), and its own variance."""
+class Weight:
+    """dW = ∂L/∂zᵀ·h: variances and squares of both factors, (n_out, batch) and (n_in, batch), and dW itself.
+
+    Its last operation has the variance ``on_terms``·gz²·h² + ``on_sum``·dW² + ``rest``.
+    """
 
     of_gz: Side
     gz: Side
     of_h: Side
     h: Side
-    own: F64
+    dw: F64
+    on_terms: float
+    on_sum: float
+    rest: float
+
+    @cached_property
+    def own(self) -> F64:
+        """The variance of the last operation."""
+        return linear_form(self.gz, self.h, self.on_terms, self.dw, self.on_sum, self.rest)
+
+    @cached_property
+    def whole(self) -> F64:
+        """The variance of every element."""
+        through_gz = Side(self.of_gz.wide + self.on_terms * self.gz.wide, 1)
+        found = linear_form(through_gz, self.h, 1.0, self.dw, self.on_sum, self.rest)
+        if self.of_h.given.any():
+            found += spread(self.gz, self.of_h)
+        return found
+
+    def own_at(self, rows: Index, columns: Index) -> F64:
+        terms = np.einsum("ij,ij->i", self.gz.given[rows] ** 2, self.h.given[columns] ** 2)
+        return np.asarray(self.on_terms * terms + self.on_sum * self.dw[rows, columns] ** 2 + self.rest)
 
 
 class Elements:
-    """Per parameter. ``own`` is the variance of the last operation alone: a part of the whole, and at hand."""
+    """Per parameter."""
 
     def __init__(self) -> None:
-        self.own: dict[str, F64] = {}
         self._whole: dict[str, F64] = {}
-        self._weights: dict[str, _Weight] = {}
+        self._own: dict[str, F64] = {}
+        self._weights: dict[str, Weight] = {}
 
-    def add_weight(self, name: str, of_gz: Side, gz: Side, of_h: Side, h: Side, own: F64) -> None:
-        self._weights[name], self.own[name] = _Weight(of_gz, gz, of_h, h, own), own
+    def add_weight(self, name: str, weight: Weight) -> None:
+        self._weights[name] = weight
 
     def add_bias(self, name: str, of_gz: F64, own: F64) -> None:
-        self._whole[name], self.own[name] = of_gz.sum(axis=0) + own, own
+        self._whole[name], self._own[name] = of_gz.sum(axis=0) + own, own
+
+    def own(self, name: str) -> F64:
+        """The variance of the last operation alone: a part of the whole, and sooner at hand."""
+        return self._weights[name].own if name in self._weights else self._own[name]
 
     def whole(self, name: str) -> F64:
         """The variance of every element."""
-        if name not in self._whole:
-            w = self._weights[name]
-            found = spread(w.of_gz, w.h)
-            found += spread(w.gz, w.of_h)
-            found += w.own
-            self._whole[name] = found
-        return self._whole[name]
+        return self._weights[name].whole if name in self._weights else self._whole[name]
 
     def sum(self, name: str) -> float:
         """The sum over all elements."""
@@ -62,12 +87,10 @@ class Elements:
 
     def some(self, name: str, rows: Index, columns: Index) -> F64:
         """The variances of some elements of a matrix, given by their rows and columns, (count,)."""
-        if name in self._whole:
-            return np.asarray(self._whole[name][rows, columns])
         w = self._weights[name]
         through_gz = np.einsum("ij,ij->i", w.of_gz.given[rows], w.h.given[columns] ** 2)
         through_h = np.einsum("ij,ij->i", w.gz.given[rows] ** 2, w.of_h.given[columns])
-        return np.asarray(through_gz + through_h + w.own[rows, columns])
+        return np.asarray(through_gz + through_h + w.own_at(rows, columns))
 
     def at(self, name: str, index: tuple[int, ...]) -> float:
         """The variance of one element."""

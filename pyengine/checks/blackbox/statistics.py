@@ -26,7 +26,7 @@ from .worst_case import worst_case
 
 if TYPE_CHECKING:
     from ...rounding import Precision
-    from .program import Program
+    from .program import Backward, Program
 
 F64 = npt.NDArray[np.float64]
 Gradient = Mapping[str, F64]
@@ -107,6 +107,24 @@ class Projection:
         return PROJECTION_LIMIT * self.deviation(self.direction) + self.coherent
 
 
+@dataclass(frozen=True, eq=False)
+class _Deviation:
+    """The standard deviation of ⟨direction, ĝ⟩ over all rounding errors of ĝ.
+
+    Apart from the tests, which hold it: a circle would keep all that it needs until Python looks for circles.
+    """
+
+    program: Program
+    back: Backward
+    forward: ForwardVariances
+    variances: BackwardVariances
+    groups: Groups
+
+    def __call__(self, direction: Gradient) -> float:
+        amplitudes, factor = rough_amplitudes(self.program, self.back, direction)
+        return math.sqrt(projection_variance(self.forward, self.variances, amplitudes, factor, direction, self.groups))
+
+
 class GradientTests:
     """The statistics for one weighted sum of losses, ready to be applied to any gradient that claims to be it."""
 
@@ -124,6 +142,7 @@ class GradientTests:
         self.forward = ForwardVariances(program, p) if forward is None else forward
         self.variances: BackwardVariances = backward_variances(self.forward, self.back)
         self.groups = Groups(program, self.back.weights)
+        self.deviation = _Deviation(program, self.back, self.forward, self.variances, self.groups)
         self.truth: dict[str, F64] = {name: self.back.gradient[name] for name in self.names}
         # A coherent error of a loss's factor is proportional to weight·(its gradient).
         self.parts: list[tuple[float, Gradient]] = [
@@ -143,13 +162,13 @@ class GradientTests:
 
     def _results(self) -> list[tuple[str, F64]]:
         """The variance of the last operation of each tensor."""
-        return [(name, self.variances.elements.own[name]) for name in self.names]
+        return [(name, self.variances.elements.own(name)) for name in self.names]
 
     def test(self, statistic: str, where: str, direction: Gradient) -> Projection:
         """How far ⟨direction, ĝ - g⟩ may deviate."""
         own = self.variances.elements.own
         return self._projection(
-            statistic, where, direction, sum(weighted_square(row, own[name]) for name, row in direction.items())
+            statistic, where, direction, sum(weighted_square(row, own(name)) for name, row in direction.items())
         )
 
     def _projection(self, statistic: str, where: str, direction: Gradient, results: float) -> Projection:
@@ -157,11 +176,6 @@ class GradientTests:
         # Nothing but the roundings of the last operation of each tensor: a part of the variance.
         floor = PROJECTION_LIMIT * math.sqrt(results) + coherent
         return Projection(statistic, where, direction, coherent, floor, self.deviation)
-
-    def deviation(self, direction: Gradient) -> float:
-        """The standard deviation of ⟨direction, ĝ⟩ over all its rounding errors."""
-        amplitudes, factor = rough_amplitudes(self.program, self.back, direction)
-        return math.sqrt(projection_variance(self.forward, self.variances, amplitudes, factor, direction, self.groups))
 
     def conspiracy(self, test: Projection) -> float:
         """The largest deviation that rounding can cause, to first order, if every error is as large and signed as is
@@ -227,7 +241,7 @@ class GradientTests:
         """
         if name not in seen.elements:
             difference = seen.difference[name]
-            most, index, beyond = _first_look(difference, self.variances.elements.own[name])
+            most, index, beyond = _first_look(difference, self.variances.elements.own(name))
             if beyond is not None and len(beyond) and difference.ndim == 2:
                 rows, columns = np.unravel_index(beyond, difference.shape)
                 variance = self.variances.elements.some(name, rows, columns)

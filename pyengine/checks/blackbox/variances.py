@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ...rounding import activation_bound, behaviour, exact, slope_bound
 from ...rounding.losses import samples, target_rows
-from .elements import Elements
+from .elements import Elements, Weight
 from .narrow import Side, linear_form, spread, weighted_square
 
 if TYPE_CHECKING:
@@ -118,11 +118,9 @@ class ForwardVariances:
 
 @dataclass(eq=False)
 class BackwardVariances:
-    """V per layer of ∂L/∂z, dW, db and of the layer's ∂L/∂h_in; ``elements`` those of the gradient."""
+    """V per layer of ∂L/∂z and of the layer's ∂L/∂h_in; ``elements`` those of the gradient."""
 
     gz: dict[str, F64] = field(default_factory=dict)
-    dw: dict[str, F64] = field(default_factory=dict)
-    db: dict[str, F64] = field(default_factory=dict)
     gh_in: dict[str, F64] = field(default_factory=dict)
     seed: dict[str, F64] = field(default_factory=dict)
     elements: Elements = field(default_factory=Elements)
@@ -165,15 +163,16 @@ def _undo(
         if bound.any():
             found.gz[name] = uniform_variance(bound)
             of_gz = of_gz + found.gz[name]
-        squares = Side(gz.T, 2)
-        found.dw[name] = product_variance(squares, visit.h_squared, back.gradient[f"{name}.weight"], p)
-        entering = forward.h_reach[f"into {name}"]
+        entering, n, unit = forward.h_reach[f"into {name}"], len(gz), p.u**2 / 3.0
         found.elements.add_weight(
-            f"{name}.weight", Side(of_gz.T, 1), squares, Side(entering.T, 1), visit.h_squared, found.dw[name]
-        )
+            f"{name}.weight",
+            Weight(
+                Side(of_gz.T, 1), Side(gz.T, 2), Side(entering.T, 1), visit.h_squared, back.gradient[f"{name}.weight"],
+                unit * (n / 6.0 + 1.0), unit * (n / 3.0 + 1.0), n * p.underflow**2,
+            ),
+        )  # fmt: skip
         if visit.layer.bias:
-            found.db[name] = sum_variance(gz, p)
-            found.elements.add_bias(f"{name}.bias", of_gz, found.db[name])
+            found.elements.add_bias(f"{name}.bias", of_gz, sum_variance(gz, p))
         if number > 0 or to_input:
             gh_in = back.gh[visits[number - 1].layer.name] if number > 0 else gz @ visit.w
             found.gh_in[name] = product_variance(Side(gz, 2), visit.w_transposed_squared, gh_in, p)
@@ -254,5 +253,4 @@ def _sites(forward: ForwardVariances, backward: BackwardVariances, amplitudes: A
 def result_variances(backward: BackwardVariances, direction: Mapping[str, F64]) -> Iterator[tuple[F64, F64]]:
     """The direction beside the variance of the last operation of each of its tensors."""
     for name, row in direction.items():
-        layer, _, kind = name.rpartition(".")
-        yield row, (backward.dw if kind == "weight" else backward.db)[layer]
+        yield row, backward.elements.own(name)

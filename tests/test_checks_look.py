@@ -1,0 +1,126 @@
+"""Where there are many shared elements, hypotheses are asked for some of them first: no verdict changes by that."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from steps import moved_by, with_gradient
+
+import pyengine as pe
+from pyengine.checks import update as module
+from pyengine.checks.hypotheses import MEAN, SEPARATE, STILL, SUM, TURN
+from pyengine.checks.update import NONE, OTHER, check_update
+from pyengine.checks.witnessed import witnessed_evidence
+from pyengine.parameters import Parameters
+from pyengine.rounding import accumulated, unit_roundoff
+from pyengine.witnesses import Step
+
+WEIGHTS = {"a": 1.0, "b": 0.5}
+
+
+@pytest.fixture(scope="module")
+def step() -> Step:
+    net = pe.Network(
+        n_in=96, trunk=[pe.Dense(96, "tanh"), pe.Dense(96, "relu")],
+        heads={"a": pe.Head([pe.Dense(5)], "softmax_cross_entropy", 1.0), "b": pe.Head([pe.Dense(1)], "mse", 0.5)},
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((32, 96)).astype(np.float32)
+    targets = {"a": rng.integers(0, 5, 32), "b": rng.standard_normal((32, 1)).astype(np.float32)}
+    own = still_step(net, net.init(seed=0), x, targets)
+    assert own.trunk_size > 2 * module.BLOCK
+    return with_gradient(own, WEIGHTS)
+
+
+def still_step(net: pe.Network, before: Parameters, x: Any, targets: Any) -> Step:
+    """A step that moved nothing yet."""
+    return Step(
+        framework="the engine", call="a step", network=net, x=x, targets=targets, before=before, after=before,
+        gradient=Parameters(net.layout, np.zeros(net.layout.size)), gradient_source="computed", gradient_roundings=0,
+        optimizer=pe.Adam(), native={name: name for name in net.layout.names},
+        objective={name: head.loss.name for name, head in net.heads.items()},
+    )  # fmt: skip
+
+
+def judged(step: Step) -> module.Update:
+    return check_update(step, witnessed_evidence(step.network, step.before, step.x, step.targets), witnessed_evidence)
+
+
+@pytest.mark.parametrize(
+    ("gradients", "apart", "expected"),
+    [
+        ([WEIGHTS], False, SUM),
+        ([{"a": 0.5, "b": 0.25}], False, MEAN),
+        ([{"a": 1.0, "b": 0.0}, {"a": 0.0, "b": 0.5}], False, f"{TURN}: a, b"),
+        ([{"a": 1.0, "b": 0.0}, {"a": 0.0, "b": 0.5}], True, SEPARATE),
+        ([{"a": 3.0, "b": 1.0}], False, OTHER),
+    ],
+    ids=["sum", "mean", "in turn", "apart", "another"],
+)
+def test_the_verdict_is_that_of_all_elements(
+    step: Step, monkeypatch: pytest.MonkeyPatch, gradients: list[dict[str, float]], apart: bool, expected: str
+) -> None:
+    seen = moved_by(with_gradient(step, gradients[0]), pe.Adam(epsilon=1e-3), gradients, apart=apart)
+    found = judged(replace(seen, observed=expected != SEPARATE and not expected.startswith(TURN)))
+    monkeypatch.setattr(module, "LOOK", step.trunk_size * 64)
+    whole = judged(replace(seen, observed=expected != SEPARATE and not expected.startswith(TURN)))
+    assert found.rule == whole.rule == expected
+    assert [h.fits for h in found.hypotheses] == [h.fits for h in whole.hypotheses]
+    assert (found.unmoved, found.uncertain, found.coincide) == (whole.unmoved, whole.uncertain, whole.coincide)
+    for one, other in zip(found.hypotheses, whole.hypotheses, strict=True):
+        # What was refuted early is so by no more than by all elements.
+        assert one.misfit <= other.misfit
+        assert one.elements == step.trunk_size or (not one.fits and one.outside > 0)
+        assert one.elements == step.trunk_size or one.name not in (SUM, STILL, expected)
+
+
+def test_one_element_beside_the_look_refutes_the_sum(step: Step) -> None:
+    seen = moved_by(step, pe.SGD(0.1), [WEIGHTS])
+    look = np.random.default_rng(0).integers(step.trunk_size, size=module.LOOK)
+    element = int(np.setdiff1d(np.arange(step.trunk_size), look)[1000])
+    flat = seen.after.flat.copy()
+    flat[element] += np.float32(0.5)
+    assert judged(seen).rule == SUM
+    found = judged(replace(seen, after=Parameters(step.network.layout, flat)))
+    assert found.rule == NONE
+    assert all(h.elements == step.trunk_size for h in found.hypotheses)
+    assert found.hypotheses[0].outside == 1
+
+
+def test_few_elements_of_the_evidence_are_those_of_the_whole(step: Step) -> None:
+    some = np.unique(np.random.default_rng(1).integers(step.trunk_size, size=500))
+    found = witnessed_evidence(step.network, step.before, step.x, step.targets)
+    few = {loss: found.at(loss, some) for loss in WEIGHTS}
+    for loss, (gradient, spread) in few.items():
+        np.testing.assert_array_equal(gradient, found.gradients[loss].flat[some])
+        # Variances as products in float32 on one side, in float64 on the other; a few scalings round besides.
+        tolerance = accumulated(len(step.x) + 16, unit_roundoff("float32"))
+        np.testing.assert_allclose(spread, found.spread[loss].flat[some], rtol=tolerance)
+
+
+def test_no_result_keeps_what_the_check_was_made_of() -> None:
+    """Large arrays in a circle of references stay until Python looks for circles, and the next check takes fresh
+    memory."""
+    net = pe.Network(n_in=3, trunk=[pe.Dense(4, "tanh")], heads={"a": pe.Head([pe.Dense(1)], loss="mse")})
+    x, t = np.eye(3, dtype="float32"), {"a": np.ones((3, 1), "float32")}
+    params = net.init(seed=0)
+    pe.verify((net, params), x, t)
+    step = moved_by(still_step(net, params, x, t), pe.Adam(), [{"a": 1.0}])
+    gc.collect()
+    gc.disable()
+    try:
+        judged(step)
+        pe.verify((net, params), x, t)
+        pe.verify_gradients(net, params, x, t, summed=net.summed_gradient(params, x, t))
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        left = {type(one).__module__ for one in gc.garbage}
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert not [name for name in left if name.startswith("pyengine")], left
