@@ -107,14 +107,13 @@ template <class T> class RowGramian {
     const auto l = static_cast<std::size_t>(task) / (1 + losses_),
                which = static_cast<std::size_t>(task) % (1 + losses_);
     const LayerPlan& p = pass_.layer(static_cast<int>(l));
-    const int panels = (rows_ + kernels_.panel - 1) / kernels_.panel;
+    const auto pack = [&](int width, const T* from, std::size_t to) {
+      kernels_.pack({width, rows_, from, true, memory_.data() + to}, 0, kernels_.pieces(width, rows_));
+    };
     if (which == 0)
-      kernels_.pack({p.layer->n_in, rows_, pass_.input_of(static_cast<int>(l)), true, memory_.data() + inputs_[l]}, 0,
-                    panels);
+      pack(p.layer->n_in, pass_.input_of(static_cast<int>(l)), inputs_[l]);
     else
-      kernels_.pack({p.layer->n_out, rows_, pass_.delta_of(p, which - 1), true,
-                     memory_.data() + deltas_[l * losses_ + which - 1]},
-                    0, panels);
+      pack(p.layer->n_out, pass_.delta_of(p, which - 1), deltas_[l * losses_ + which - 1]);
   }
 
   int tasks() const { return static_cast<int>(layers_) * blocks(); }

@@ -132,14 +132,15 @@ template <class T> struct ScreenFound {
 
 template <class T> struct KernelTable {
   const char* isa;
-  int panel;          // columns of a packed right operand that one packing task handles together
   int row_tile;       // rows of a register tile; row blocks are cut to multiples of it
   int m_tile, n_tile; // how large a tile of weight gradients is worth a task
   int narrow;         // up to so many columns narrow_product is the faster one
 
   std::size_t (*packed_size)(int k, int n);
   std::size_t (*scratch_size)();
-  void (*pack)(const Packing<T>&, int panel_begin, int panel_end);
+  /// Into so many pieces, each for itself, may the packing of a right operand (k, n) be cut.
+  int (*pieces)(int k, int n);
+  void (*pack)(const Packing<T>&, int piece_begin, int piece_end);
   void (*product)(const Product<T>&, T* scratch);
   /// C = A·Bᵀ [+ bias] with few columns: B (n, k) as it lies. Null where `narrow` is 0.
   void (*narrow_product)(const Product<T>&);

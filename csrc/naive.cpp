@@ -25,7 +25,9 @@ std::size_t packed_size(int k, int n) { return static_cast<std::size_t>(k) * sta
 
 std::size_t scratch_size() { return 0; }
 
-/// packed (k, n), row by row.
+int pieces(int, int n) { return n; }
+
+/// packed (k, n), row by row; a piece is a column.
 template <class T> void pack(const Packing<T>& p, int begin, int end) {
   const std::ptrdiff_t row = p.transposed ? 1 : p.n, column = p.transposed ? p.k : 1;
   for (std::ptrdiff_t i = 0; i < p.k; ++i)
@@ -99,13 +101,13 @@ template <class T> constexpr KernelTable<T> table() {
   using V = One<T>;
   return {
       .isa = "naive",
-      .panel = 1,
       .row_tile = 1,
       .m_tile = 64,
       .n_tile = 64,
       .narrow = 0,
       .packed_size = packed_size,
       .scratch_size = scratch_size,
+      .pieces = pieces,
       .pack = pack<T>,
       .product = product<T>,
       .narrow_product = nullptr,

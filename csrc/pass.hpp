@@ -31,11 +31,11 @@ template <class T> class Pass {
     const Layer& layer = *p.layer;
     const T* weight = params_ + layer.weight;
     if (task.forward)
-      kernels_.pack({layer.n_in, layer.n_out, weight, true, w_.at(p.forward_weights)}, task.panel_begin,
-                    task.panel_end);
+      kernels_.pack({layer.n_in, layer.n_out, weight, true, w_.at(p.forward_weights)}, task.piece_begin,
+                    task.piece_end);
     else
-      kernels_.pack({layer.n_out, layer.n_in, weight, false, w_.at(p.backward_weights)}, task.panel_begin,
-                    task.panel_end);
+      kernels_.pack({layer.n_out, layer.n_in, weight, false, w_.at(p.backward_weights)}, task.piece_begin,
+                    task.piece_end);
   }
 
   // ---- a block of rows ------------------------------------------------------------------------------------------

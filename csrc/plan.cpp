@@ -102,14 +102,15 @@ template <class T> void cut_packing(Plan& plan, const KernelTable<T>& kernels) {
   constexpr int good_task = 1 << 14;
   for (int i = 0; i < static_cast<int>(plan.layers.size()); ++i) {
     const LayerPlan& p = plan.layers[to_size(i)];
-    const auto pack = [&](bool forward, int n) {
-      const int panels = ceil_div(n, kernels.panel);
-      const int panels_per_task = std::max(1, good_task / (kernels.panel * (forward ? p.layer->n_in : p.layer->n_out)));
-      for (int begin = 0; begin < panels; begin += panels_per_task)
-        plan.packing.push_back({i, forward, begin, std::min(panels, begin + panels_per_task)});
+    const auto pack = [&](bool forward, int k, int n) {
+      const int pieces = kernels.pieces(k, n);
+      const double piece = static_cast<double>(p.layer->weight_size()) / pieces;
+      const int together = evenly(pieces, std::max(1, static_cast<int>(good_task / piece)), 1);
+      for (int begin = 0; begin < pieces; begin += together)
+        plan.packing.push_back({i, forward, begin, std::min(pieces, begin + together)});
     };
-    if (p.forward_weights != absent) pack(true, p.layer->n_out);
-    if (p.backward_weights != absent) pack(false, p.layer->n_in);
+    if (p.forward_weights != absent) pack(true, p.layer->n_in, p.layer->n_out);
+    if (p.backward_weights != absent) pack(false, p.layer->n_out, p.layer->n_in);
   }
 }
 

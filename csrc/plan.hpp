@@ -43,7 +43,7 @@ struct LayerPlan {
 struct PackTask {
   int layer;
   bool forward;
-  int panel_begin, panel_end;
+  int piece_begin, piece_end;
 };
 
 struct WeightTask {

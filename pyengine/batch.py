@@ -79,7 +79,7 @@ def shaped_input(x: object, n_in: int, dtype: np.dtype[Any]) -> Array:
                 remedy="Skip empty batches.",
             )
         )
-    return np.require(array, requirements=["C", "A"])
+    return _contiguous(array)
 
 
 def checked_batch(
@@ -146,7 +146,7 @@ def _target(argument: str, given: object, batch: int, head: Head, dtype: np.dtyp
                     remedy="The loss takes logits from the network but probabilities as targets.",
                 )
             )
-    return np.require(array, requirements=["C", "A"])
+    return _contiguous(array)
 
 
 def _classes(argument: str, array: Array, batch: int, n_out: int) -> Array:
@@ -252,6 +252,12 @@ def _require_dtype(argument: str, array: Array, dtype: np.dtype[Any]) -> None:
                 else f'Convert with .astype("{dtype}").',
             )
         )
+
+
+def _contiguous(array: Array) -> Array:
+    # np.require asks the same, four times as slowly.
+    flags = array.flags
+    return array if flags.c_contiguous and flags.aligned else np.require(array, requirements=["C", "A"])
 
 
 def require_finite(argument: str, array: Array) -> None:

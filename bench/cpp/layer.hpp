@@ -75,9 +75,9 @@ template <class T> struct LayerPass {
 
   void pack(const PackTask& task) {
     if (task.forward)
-      table_.pack({n_in, n_out, weight.data(), true, forward_weights_.data()}, task.panel_begin, task.panel_end);
+      table_.pack({n_in, n_out, weight.data(), true, forward_weights_.data()}, task.piece_begin, task.piece_end);
     else
-      table_.pack({n_out, n_in, weight.data(), false, backward_weights_.data()}, task.panel_begin, task.panel_end);
+      table_.pack({n_out, n_in, weight.data(), false, backward_weights_.data()}, task.piece_begin, task.piece_end);
   }
 
   void block(Parts parts, int chunk, int begin, int rows, T* scratch) {

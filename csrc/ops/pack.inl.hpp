@@ -44,20 +44,21 @@ template <class V> struct Panelled {
   /// One block of A, or the last columns of a B that is read as it lies.
   static size_t scratch_size() { return static_cast<size_t>(mc > nr ? mc : nr) * kc; }
 
-  static void pack(const Packing<T>& p, int panel_begin, int panel_end) {
+  static int panels(int n) { return (n + nr - 1) / nr; }
+  /// A piece is what one panel holds of one block of k.
+  static int pieces(int k, int n) { return (k + depth(k) - 1) / depth(k) * panels(n); }
+
+  static void pack(const Packing<T>& p, int begin, int end) {
     const int step = depth(p.k);
-    for (int k0 = 0; k0 < p.k; k0 += step) {
-      const int k = least(step, p.k - k0);
-      for (int panel = panel_begin; panel < panel_end; ++panel) {
-        const int n0 = panel * nr;
-        const int n = least(nr, p.n - n0);
-        T* to = p.packed + static_cast<size_t>(k0) * static_cast<size_t>(up(p.n, nr)) +
-                static_cast<size_t>(n0) * static_cast<size_t>(k);
-        if (p.transposed)
-          pack_rows<nr>(k, n, p.w + static_cast<ptrdiff_t>(n0) * p.k + k0, p.k, to);
-        else
-          pack_columns<nr>(k, n, p.w + static_cast<ptrdiff_t>(k0) * p.n + n0, p.n, to, static_cast<ptrdiff_t>(k) * nr);
-      }
+    for (int piece = begin; piece < end; ++piece) {
+      const int k0 = piece / panels(p.n) * step, k = least(step, p.k - k0);
+      const int n0 = piece % panels(p.n) * nr, n = least(nr, p.n - n0);
+      T* to = p.packed + static_cast<size_t>(k0) * static_cast<size_t>(up(p.n, nr)) +
+              static_cast<size_t>(n0) * static_cast<size_t>(k);
+      if (p.transposed)
+        pack_rows<nr>(k, n, p.w + static_cast<ptrdiff_t>(n0) * p.k + k0, p.k, to);
+      else
+        pack_columns<nr>(k, n, p.w + static_cast<ptrdiff_t>(k0) * p.n + n0, p.n, to, static_cast<ptrdiff_t>(k) * nr);
     }
   }
 

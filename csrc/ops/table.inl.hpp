@@ -13,13 +13,13 @@ template <class V> constexpr KernelTable<typename V::Scalar> table(const char* i
   using E = Elementwise<V>;
   return {
       .isa = isa,
-      .panel = G::nr,
       .row_tile = G::mr,
       .m_tile = G::mc,
       .n_tile = G::nc,
       .narrow = V::lanes / 4,
       .packed_size = G::packed_size,
       .scratch_size = G::scratch_size,
+      .pieces = G::pieces,
       .pack = G::pack,
       .product = G::product,
       .narrow_product = G::narrow_product,

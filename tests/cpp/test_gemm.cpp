@@ -12,7 +12,7 @@ constexpr int depths[] = {1, 2, 7, 16, 257, 515}; // beyond one and two blocks o
 template <class T>
 std::vector<T> packed(const KernelTable<T>& table, int k, int n, const std::vector<T>& w, bool transposed) {
   std::vector<T> to(table.packed_size(k, n));
-  table.pack({k, n, w.data(), transposed, to.data()}, 0, (n + table.panel - 1) / table.panel);
+  table.pack({k, n, w.data(), transposed, to.data()}, 0, table.pieces(k, n));
   return to;
 }
 
