@@ -173,6 +173,7 @@ class Direct {
         if (written.overlaps(read)) return nullptr;
       return data<T>(a);
     };
+    call.per_loss.reserve(per_loss_.size());
     for (std::size_t k = 0; k < per_loss_.size(); ++k) {
       call.per_loss.push_back(take(per_loss_[k], net.trunk_size + net.head_size(k)));
       if (!call.per_loss.back()) return false;
