@@ -36,7 +36,7 @@ class Log:
 class Stepper(Protocol):
     """A copy of the framework's own optimizer, with the state that it had before the step."""
 
-    def step(self, gradient: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def step(self, gradient: npt.NDArray[np.float64]) -> Array:
         """Take one step with a flat gradient in canonical order; return all parameters after it, flat."""
         ...
 
@@ -74,7 +74,8 @@ class Step:
     maps heads to the loss as the user wrote it.
 
     ``optimizer`` is the float64 rule, or None where there is none for this optimizer; ``state`` is what it remembered
-    before the step, over all parameters (None: it was fresh). ``own`` makes copies of the framework's own optimizer.
+    before the step, over all parameters (None: it was fresh). ``own`` makes copies of the framework's own optimizer;
+    ``own_at`` makes them for some elements alone, where the optimizer takes each by itself.
     ``observed`` is False where ``gradient`` was not read but computed. ``previous`` is the batch before this one, and
     ``leftover`` the gradient that lay in the framework's buffers before this batch, where they are known. ``clip``
     tells how the user says that gradients are clipped. ``added`` are terms of the total that are no losses;
@@ -100,6 +101,7 @@ class Step:
     observed: bool = True
     state: State | None = None
     own: Callable[[], Stepper] | None = None
+    own_at: Callable[[npt.NDArray[np.intp]], Stepper] | None = None
     own_name: str = ""
     previous: tuple[Array, Mapping[str, Array]] | None = None
     leftover: Parameters | None = None

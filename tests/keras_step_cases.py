@@ -16,7 +16,7 @@ from keras_script import Claims
 
 import pyengine as pe
 from pyengine import demo
-from pyengine.adapters import keras_stepping
+from pyengine.adapters import keras_model, keras_step, keras_stepping
 
 claim = Claims()
 
@@ -289,6 +289,38 @@ def a_confidently_wrong_sample_is_shown_where_probabilities_are_clipped() -> Non
         wrong = int((targets["digit"] != 0).sum())
         assert report.notes[0].startswith(f"{wrong} of 32 samples"), report.notes
         assert report.notes[0] in str(report)
+
+
+@claim
+def few_numbers_are_stepped_as_among_all() -> None:
+    model, (x, targets) = two_heads(), batch()
+    optimizers = keras.optimizers
+    for optimizer in (
+        optimizers.Adam(0.01), optimizers.AdamW(0.01, weight_decay=0.1), optimizers.SGD(0.1, momentum=0.9),
+        optimizers.SGD(0.1, clipvalue=0.01), optimizers.RMSprop(0.01),
+    ):  # fmt: skip
+        model.compile(optimizer, loss=["categorical_crossentropy", "mse"], loss_weights=[1.0, 0.5])
+        subject = keras_step.subject_of(model, x, targets)
+        model.train_on_batch(subject.x, keras_model.keras_targets(subject))
+        subject = keras_step.subject_of(model, x, targets)
+        step = keras_step.observe(subject, *keras_step.gradients_of(subject))
+        assert step.own is not None
+        assert step.own_at is not None
+        some = np.arange(0, step.trunk_size, 3)
+        whole, few, drawn = step.own(), step.own_at(some), np.random.default_rng(0)
+        for _ in range(2):
+            gradient = drawn.standard_normal(step.network.layout.size)
+            np.testing.assert_array_equal(few.step(gradient[some]), whole.step(gradient)[some])
+        assert (few.step(gradient[some]) != step.before.flat[some]).any()
+
+
+@claim
+def what_looks_at_all_numbers_is_not_stepped_at_a_few() -> None:
+    model, (x, targets) = two_heads(), batch()
+    for options in ({"clipnorm": 1.0}, {"global_clipnorm": 1.0}, {"use_ema": True}):
+        model.compile(keras.optimizers.Adam(**options), loss=["categorical_crossentropy", "mse"])
+        subject = keras_step.subject_of(model, x, targets)
+        assert keras_step.observe(subject, *keras_step.gradients_of(subject)).own_at is None
 
 
 if __name__ == "__main__":

@@ -96,7 +96,9 @@ def test_few_elements_of_the_evidence_are_those_of_the_whole(step: Step) -> None
     found = witnessed_evidence(step.network, step.before, step.x, step.targets)
     few = {loss: found.at(loss, some) for loss in WEIGHTS}
     for loss, (gradient, spread) in few.items():
-        np.testing.assert_array_equal(gradient, found.gradients[loss].flat[some])
+        # Two orders of the same sum in float64, beside what one in float32 is allowed.
+        finer = len(step.x) * unit_roundoff("float64") / unit_roundoff("float32")
+        assert (np.abs(gradient - found.gradients[loss].flat[some]) <= finer * spread).all()
         # Variances as products in float32 on one side, in float64 on the other; a few scalings round besides.
         tolerance = accumulated(len(step.x) + 16, unit_roundoff("float32"))
         np.testing.assert_allclose(spread, found.spread[loss].flat[some], rtol=tolerance)

@@ -22,6 +22,7 @@ from ..witnesses import Added, Clip, Log, Step
 from .computation import Computation
 from .jax_compiled import together
 from .keras_backend import array_of, load, require_undistributed
+from .keras_few import FewOwn, takes_each_alone
 from .keras_model import Subject, keras_targets, read_parameters, subject_of
 from .keras_model import compute as gradients_of
 from .keras_rule import innermost, rule_of
@@ -120,6 +121,11 @@ def observe(subject: Subject, done: Computation, extra: Mapping[str, tuple[float
     elif len(applied) != 1:
         notes.append(f"train_step called the optimizer {len(applied)} times; its first gradient is decomposed.")
     first = applied[0].flat - total if applied else np.zeros(layout.size)
+
+    def few(some: npt.NDArray[np.intp]) -> FewOwn:
+        other = total if total.any() else None
+        return FewOwn(keras, inner, subject.variables, layout, before, some, other, factor, subject.dtype)
+
     return Step(
         framework="Keras",
         call="its own train_step" if custom else "train_step",
@@ -141,6 +147,7 @@ def observe(subject: Subject, done: Computation, extra: Mapping[str, tuple[float
         observed=len(applied) == 1 and not hidden,
         state=state,
         own=lambda: _Own(keras, subject, inner, before, total, factor),
+        own_at=few if rule is not None and takes_each_alone(keras, inner) else None,
         own_name=type(inner).__name__,
         clip=clip,
         added=added,
@@ -162,16 +169,16 @@ class _Own:
         self.here: Sequence[Any] = [before[id(variable)] for variable in (*trained, *optimizer.variables)]
         self.added, self.factor = added if added.any() else None, factor
 
-    def step(self, gradient: Vector) -> Vector:
+    def step(self, gradient: Vector) -> Array:
         """Take one step with a flat gradient in canonical order; all parameters after it, flat."""
         layout = self.subject.network.layout
         total = gradient if self.added is None else gradient + self.added
         given = Parameters(layout, (total * self.factor).astype(self.subject.dtype))
         self.here = self.run(self.here, [_turned(name, given[name]) for name in self.names])
-        after = Parameters(layout, np.empty(layout.size))
+        after = Parameters(layout, np.empty(layout.size, self.subject.dtype))
         for name, place in self.places.items():
             after[name][...] = _turned(name, array_of(self.keras, self.here[place]))
-        return np.asarray(after.flat)
+        return after.flat
 
 
 def _turned(name: str, array: Array) -> Array:

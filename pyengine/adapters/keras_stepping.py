@@ -26,7 +26,7 @@ def stepping(keras: Any, optimizer: Any, trained: Sequence[Any], given: Sequence
     """``trained`` are the model's variables that may change, ``given`` those among them that gradients are for."""
     held = [*trained, *optimizer.variables]
     make = {"tensorflow": _by_tensorflow, "jax": _by_jax}.get(keras.backend.backend())
-    options = _options(keras, optimizer, held)
+    options = options_of(keras, optimizer, held)
     if make is None or options is None:
         return _eager(keras, optimizer, held, given)
     found = _kept.get(optimizer)
@@ -119,7 +119,7 @@ def _ungraded(keras: Any) -> Iterator[None]:
         yield
 
 
-def _options(keras: Any, optimizer: Any, held: Sequence[Any]) -> Hashable | None:
+def options_of(keras: Any, optimizer: Any, held: Sequence[Any]) -> Hashable | None:
     """All that a compiled step takes from Python; None where that cannot be told."""
     rate = optimizer._learning_rate
     parts = [optimizer] if isinstance(rate, keras.Variable) else [optimizer, rate]

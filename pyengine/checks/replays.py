@@ -105,6 +105,10 @@ class Replayer:
         slots, errors = ({name: slot[some] for name, slot in of.items()} for of in (held.slots, held.slot_errors))
         return State(held.steps, slots, errors, held.error[some])
 
+    def few(self, some: Some) -> Stepper | None:
+        """The framework's own optimizer at a few elements, where it takes each alone."""
+        return None if isinstance(some, slice) or self.step.own_at is None else self.step.own_at(some)
+
     def ruled(self, before: Vector, taken: Taken, state: State, some: Some | None) -> tuple[Vector, State]:
         """A step of the rule, at some elements or (None) at all parameters."""
         optimizer = self.step.optimizer
@@ -178,12 +182,18 @@ class OneStep:
 
     def _at(self, some: Some) -> Predicted:
         replayer = self.replayer
-        own = None if self.own is None else np.asarray(self.own[some], np.float64)
+        own = self._own_at(some)
         if replayer.step.optimizer is None:
             before = replayer.before(some)
             return Predicted(None, own, np.zeros_like(before) if self.moved is None else self.moved[some])
         ruled, state = replayer.ruled(replayer.before(some), self.taken, replayer.state(some), some)
         return Predicted(ruled, own, state.error, state)
+
+    def _own_at(self, some: Some) -> Vector | None:
+        few = None if "own" in vars(self) else self.replayer.few(some)
+        if few is not None:
+            return np.asarray(few.step(self.taken.at(some)[0]), np.float64)
+        return None if self.own is None else np.asarray(self.own[some], np.float64)
 
     @cached_property
     def own(self) -> Array | None:
@@ -284,14 +294,34 @@ class InTurn:
             elif later.moved is not None:
                 # To first order each step passes on what came before unchanged.
                 allowance = allowance + later.moved[some]
-        return Predicted(ruled, None if self._own is None else np.asarray(self._own[some], np.float64), allowance)
+        return Predicted(ruled, self._own_at(some), allowance)
+
+    def _own_at(self, some: Some) -> Vector | None:
+        few = self.alone.replayer.few(some)
+        if few is None:
+            return None if self._own is None else np.asarray(self._own[some], np.float64)
+        steps = [self.alone[self.order[0]], *self._later]
+        return np.asarray([few.step(one.taken.at(some)[0]) for one in steps][-1], np.float64)
 
     @cached_property
-    def _path(self) -> tuple[list[OneStep], Array | None]:
-        """The steps after the first, and where the framework's own optimizer ends."""
-        replayer, step, first = self.alone.replayer, self.alone.replayer.step, self.alone[self.order[0]]
+    def _later(self) -> list[OneStep]:
+        """The steps after the first."""
+        return self._path[0]
+
+    @cached_property
+    def _own(self) -> Array | None:
+        """Where the framework's own optimizer ends."""
+        later, stepper = self._path
+        if stepper is None:
+            return None
+        return stepper.step(later[-1].taken.value()) if later else self.alone[self.order[0]].own
+
+    @cached_property
+    def _path(self) -> tuple[list[OneStep], Stepper | None]:
+        """The steps after the first, and the framework's own optimizer before the last of them."""
+        replayer, first = self.alone.replayer, self.alone[self.order[0]]
         stepper, state = first.stepper(), None
-        here = first.own
+        here: Array | None = first.own
         if stepper is None:
             here, state = first.ruled()
         later: list[OneStep] = []
@@ -299,19 +329,13 @@ class InTurn:
             assert here is not None
             taken = replayer.of_loss(loss, replayer.evidence(tuple(self.order[:done]), here))
             later.append(OneStep(replayer, self.name, taken))
+            if done + 1 == len(self.order):
+                break
             if stepper is not None:
                 here = stepper.step(taken.value())
-            elif state is not None and done + 1 < len(self.order):
+            elif state is not None:
                 here, state = replayer.ruled(np.asarray(here, np.float64), taken, state, None)
-        return later, None if step.own is None else here
-
-    @property
-    def _later(self) -> list[OneStep]:
-        return self._path[0]
-
-    @property
-    def _own(self) -> Array | None:
-        return self._path[1]
+        return later, stepper
 
 
 def weighted(layout: Layout, evidence: Evidence, weights: Mapping[str, float]) -> tuple[Vector, Vector]:

@@ -141,10 +141,10 @@ def check_update(step: Step, evidence: Evidence, gather: Gather = gather_evidenc
     applied = _applied(step)
     seen = OneStep(Replayer(step), "the gradient that was applied", applied)
     by_sum, unmoved, by_seen = _compared(step, [summed, still, seen], parts)
-    found = [by_sum]
+    found, look = [by_sum], _look(step.trunk_size)
     for number, replay in enumerate(replays[1:-1], 1):
         say("hypotheses", number, len(replays))
-        found.append(_looked_at(step, replay, parts))
+        found.append(_looked_at(step, replay, look, parts))
     found.append(unmoved)
     if not any(h.fits for h in found):
         found = [by_sum, *_compared(step, replays[1:-1], parts), unmoved]
@@ -227,11 +227,14 @@ def _rests(step: Step, replay: Replay, parts: Sequence[Some]) -> bool:
     return True
 
 
-def _looked_at(step: Step, replay: Replay, parts: Sequence[Some]) -> Hypothesis:
+def _look(size: int) -> Some | None:
+    """The elements that are asked first, the same for all hypotheses; None where there are few."""
+    return None if size <= BLOCK else np.unique(np.random.default_rng(0).integers(size, size=LOOK))
+
+
+def _looked_at(step: Step, replay: Replay, look: Some | None, parts: Sequence[Some]) -> Hypothesis:
     """The hypothesis at some elements, or at all if it is not refuted there."""
-    size = step.trunk_size
-    if size > BLOCK:
-        look: Some = np.unique(np.random.default_rng(0).integers(size, size=LOOK))
+    if look is not None:
         (found,) = _compared(step, [replay], [look])
         if not found.fits:
             return found

@@ -85,6 +85,7 @@ class _Made:
         self._gradients: dict[str, Parameters] = {}
         self._elements: dict[str, Elements] = {}
         self._spread: dict[str, Parameters] = {}
+        self._looked: dict[str, tuple[npt.NDArray[np.intp], tuple[F64, F64]]] = {}
 
     @functools.cached_property
     def engine(self) -> Gradients:
@@ -122,21 +123,33 @@ class _Made:
         return self._spread[name]
 
     def looked(self, name: str, some: npt.NDArray[np.intp]) -> tuple[F64, F64]:
-        """A gradient and its spread at a few elements."""
-        own = self.gradient(name).flat[some]
+        """A gradient and its spread at a few elements; the last ones are kept."""
+        if name not in self._looked or self._looked[name][0] is not some:
+            self._looked[name] = (some, self._look(name, some))
+        return self._looked[name][1]
+
+    def _look(self, name: str, some: npt.NDArray[np.intp]) -> tuple[F64, F64]:
         if name in self._spread:
-            return own, self._spread[name].flat[some]
-        found, layout = np.empty(some.size), self.net.loss_layouts[name]
+            return self.gradient(name).flat[some], self._spread[name].flat[some]
+        own, variance, layout = np.empty(some.size), np.empty(some.size), self.net.loss_layouts[name]
         with np.errstate(**QUIET):
-            of = self.elements(name)
+            of, back = self.elements(name), self._back(name)
             for tensor, start in layout.offsets.items():
                 shape = layout.shapes[tensor]
                 here = (some >= start) & (some < start + math.prod(shape))
-                if here.any():
-                    at = some[here] - start
-                    found[here] = of.whole(tensor)[at] if len(shape) == 1 else of.some(tensor, *np.divmod(at, shape[1]))
-            _allowed(found, own, self.u, found)
-        return own, found
+                if not here.any():
+                    continue
+                at = some[here] - start
+                if len(shape) == 2:
+                    own[here], variance[here] = of.some(tensor, *np.divmod(at, shape[1]))
+                else:
+                    own[here] = back.gz[tensor.rpartition(".")[0]].sum(axis=0)[at]
+                    variance[here] = of.whole(tensor)[at]
+            if self.per_loss is not None:
+                own = self.gradient(name).flat[some]
+            spread = np.empty(some.size)
+            _allowed(variance, own, self.u, spread)
+        return own, spread
 
     def loss(self, name: str) -> float:
         return float(self.engine.losses[name] if self.losses is None else self.losses[name])

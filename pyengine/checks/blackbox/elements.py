@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from .narrow import Side, linear_form, spread
+
+if TYPE_CHECKING:
+    from .program import Backward
 
 F64 = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
@@ -21,7 +25,7 @@ Index = npt.NDArray[np.intp]
 
 @dataclass(frozen=True, eq=False)
 class Weight:
-    """dW = ∂L/∂zᵀ·h: variances and squares of both factors, (n_out, batch) and (n_in, batch), and dW itself.
+    """dW = ∂L/∂zᵀ·h: variances and squares of both factors, (n_out, batch) and (n_in, batch), and where dW itself is.
 
     Its last operation has the variance ``on_terms``·gz²·h² + ``on_sum``·dW² + ``rest``.
     """
@@ -30,10 +34,15 @@ class Weight:
     gz: Side
     of_h: Side
     h: Side
-    dw: F64
+    back: Backward
+    name: str
     on_terms: float
     on_sum: float
     rest: float
+
+    @property
+    def dw(self) -> F64:
+        return self.back.gradient[self.name]
 
     @cached_property
     def own(self) -> F64:
@@ -49,9 +58,15 @@ class Weight:
             found += spread(self.gz, self.of_h)
         return found
 
-    def own_at(self, rows: Index, columns: Index) -> F64:
-        terms = np.einsum("ij,ij->i", self.gz.given[rows] ** 2, self.h.given[columns] ** 2)
-        return np.asarray(self.on_terms * terms + self.on_sum * self.dw[rows, columns] ** 2 + self.rest)
+    def some(self, rows: Index, columns: Index) -> tuple[F64, F64]:
+        """Of some elements, given by their rows and columns, the numbers and their variances, (count,)."""
+        gz, h = self.gz.given[rows], self.h.given[columns]
+        dw = np.einsum("ij,ij->i", gz, h)
+        gz *= gz
+        h *= h
+        found = np.einsum("ij,ij->i", self.of_gz.given[rows] + self.on_terms * gz, h)
+        found += np.einsum("ij,ij->i", gz, self.of_h.given[columns])
+        return dw, np.asarray(found + self.on_sum * dw * dw + self.rest)
 
 
 class Elements:
@@ -85,19 +100,16 @@ class Elements:
         through_h = np.vdot(_squares(w.gz), w.of_h.given.sum(axis=0))
         return float(through_gz + through_h + w.own.sum())
 
-    def some(self, name: str, rows: Index, columns: Index) -> F64:
-        """The variances of some elements of a matrix, given by their rows and columns, (count,)."""
-        w = self._weights[name]
-        through_gz = np.einsum("ij,ij->i", w.of_gz.given[rows], w.h.given[columns] ** 2)
-        through_h = np.einsum("ij,ij->i", w.gz.given[rows] ** 2, w.of_h.given[columns])
-        return np.asarray(through_gz + through_h + w.own_at(rows, columns))
+    def some(self, name: str, rows: Index, columns: Index) -> tuple[F64, F64]:
+        """Of some elements of a matrix, given by their rows and columns, the numbers and their variances, (count,)."""
+        return self._weights[name].some(rows, columns)
 
     def at(self, name: str, index: tuple[int, ...]) -> float:
         """The variance of one element."""
         if name in self._whole:
             return float(self._whole[name][index])
         row, column = (np.array([i]) for i in index)
-        return float(self.some(name, row, column)[0])
+        return float(self.some(name, row, column)[1][0])
 
 
 def _squares(side: Side) -> F64:

@@ -8,14 +8,14 @@ the forward pass follows from it, backwards.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ...parameters import Parameters
+from ...parameters import Layout, Parameters
 from ...reference import activation_and_derivative, dense_forward, loss_and_gradient
 from .curvature import LossCurvature, second_derivative
 from .loss_kinks import LossKinks, place
@@ -73,12 +73,20 @@ class Visit:
 
 @dataclass(eq=False)
 class Backward:
-    """One backward pass: ∂L/∂h and ∂L/∂z per layer, the gradient, and the weights of the losses that it sums."""
+    """One backward pass: ∂L/∂h and ∂L/∂z per layer, the gradient, and the weights of the losses that it sums.
+
+    The gradient is formed when it is first asked for: a few of its elements take no more than the rest of the pass.
+    """
 
     weights: dict[str, float]
-    gradient: Parameters
+    form: Callable[[], Parameters]
     gh: dict[str, F64] = field(default_factory=dict)
     gz: dict[str, F64] = field(default_factory=dict)
+
+    @functools.cached_property
+    def gradient(self) -> Parameters:
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            return self.form()
 
 
 @dataclass(eq=False)
@@ -161,9 +169,11 @@ class Program:
         """
         if list(weights.values()) == [1.0]:
             return self._alone(next(iter(weights)))
-        back = Backward(dict(weights), Parameters(self.net.layout, self._sum(weights)))
+        ones = {name: self._alone(name) for name in weights}
+        layout, factors = self.net.layout, dict(weights)
+        back = Backward(factors, lambda: Parameters(layout, _sum(factors, ones)))
         for name, weight in weights.items():
-            one = self._alone(name)
+            one = ones[name]
             for total, part in ((back.gh, one.gh), (back.gz, one.gz)):
                 for layer, value in part.items():
                     if layer in total:
@@ -172,23 +182,12 @@ class Program:
                         total[layer] = weight * value
         return back
 
-    def _sum(self, weights: Mapping[str, float]) -> F64:
-        """Σ weight·gradient, flat, block by block in the cache."""
-        parts = [(weight, self._alone(name).gradient.flat) for name, weight in weights.items()]
-        total = np.empty(self.net.layout.size)
-        some = np.empty(min(BLOCK, total.size))
-        for start in range(0, total.size, BLOCK):
-            block = total[start : start + BLOCK]
-            np.multiply(parts[0][1][start : start + BLOCK], parts[0][0], out=block)
-            for weight, flat in parts[1:]:
-                block += np.multiply(flat[start : start + BLOCK], weight, out=some[: block.size])
-        return total
-
     def _alone(self, name: str) -> Backward:
         """The gradient of one loss, unweighted; kept."""
         if name not in self._kept:
-            layout = self.net.layout
-            back = Backward({name: 1.0}, Parameters(layout, np.zeros(layout.size)))
+            visits, layout = [*self.trunk, *self.heads[name]], self.net.layout
+            gz: dict[str, F64] = {}
+            back = Backward({name: 1.0}, lambda: _products(layout, visits, gz), gz=gz)
             gh = self._undo(self.heads[name], self.seeds[name], back, bool(self.trunk))
             if self.trunk:
                 self._undo(self.trunk, gh, back, False)
@@ -200,9 +199,6 @@ class Program:
             name = visit.layer.name
             gz = gh * visit.slope
             back.gh[name], back.gz[name] = gh, gz
-            np.matmul(gz.T, visit.h_in, out=back.gradient[f"{name}.weight"])
-            if visit.layer.bias:
-                gz.sum(axis=0, out=back.gradient[f"{name}.bias"])
             if number > 0 or to_input:
                 gh = gz @ visit.w
         return gh
@@ -275,6 +271,30 @@ class Program:
             if (weight := direction.get(f"{name}.weight")) is not None:
                 bar = bar + back.gz[name].astype(kind, copy=False) @ weight
         return bar
+
+
+def _products(layout: Layout, visits: Sequence[Visit], gz: Mapping[str, F64]) -> Parameters:
+    """The gradient of one loss from the ∂L/∂z of its layers; the parameters of the others get 0."""
+    found = Parameters(layout, np.zeros(layout.size))
+    for visit in visits:
+        name = visit.layer.name
+        np.matmul(gz[name].T, visit.h_in, out=found[f"{name}.weight"])
+        if visit.layer.bias:
+            gz[name].sum(axis=0, out=found[f"{name}.bias"])
+    return found
+
+
+def _sum(weights: Mapping[str, float], ones: Mapping[str, Backward]) -> F64:
+    """Σ weight·gradient, flat, block by block in the cache."""
+    parts = [(weight, ones[name].gradient.flat) for name, weight in weights.items()]
+    total = np.empty_like(parts[0][1])
+    some = np.empty(min(BLOCK, total.size))
+    for start in range(0, total.size, BLOCK):
+        block = total[start : start + BLOCK]
+        np.multiply(parts[0][1][start : start + BLOCK], parts[0][0], out=block)
+        for weight, flat in parts[1:]:
+            block += np.multiply(flat[start : start + BLOCK], weight, out=some[: block.size])
+    return total
 
 
 def other_slope(layer: Layer, slope: F64) -> F64:

@@ -244,7 +244,7 @@ class GradientTests:
             most, index, beyond = _first_look(difference, self.variances.elements.own(name))
             if beyond is not None and len(beyond) and difference.ndim == 2:
                 rows, columns = np.unravel_index(beyond, difference.shape)
-                variance = self.variances.elements.some(name, rows, columns)
+                _, variance = self.variances.elements.some(name, rows, columns)
                 ratios = _shares(difference[rows, columns], variance, self._coherent_at(name, (rows, columns)))
                 most, at = float(ratios.max()), int(ratios.argmax())
                 index = (int(rows[at]), int(columns[at]))

@@ -8,19 +8,21 @@ rigorous bound. An envelope on data without symmetry; docs/tolerances.md, sectio
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ...activations import Linear, ReLU
 from ...rounding import activation_bound, behaviour, exact, slope_bound
 from ...rounding.losses import samples, target_rows
 from .elements import Elements, Weight
-from .narrow import Side, linear_form, spread, weighted_square
+from .narrow import Side, linear_form, weighted_square
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from ...rounding import Behaviour, Precision
     from .program import Amplitudes, Backward, Program, Visit
@@ -28,17 +30,23 @@ if TYPE_CHECKING:
 F64 = npt.NDArray[np.float64]
 
 
-def product_variance(left: Side, right: Side, product: F64, p: Precision, bias: F64 | None = None) -> F64:
+def product_variance(
+    left: Side, right: Side, product: F64, p: Precision, bias: F64 | None = None, entering: F64 | None = None
+) -> F64:
     """Of A·B (+ bias), elementwise: (u²/3)·[(n/6 + 1)·Q + (n/3 + 1)·Z² + Z₀²], Q = A²·B² + bias², Z₀ = A·B.
 
-    ``left`` has the squares of A, ``right`` those of Bᵀ.
+    ``left`` has the squares of A, ``right`` those of Bᵀ. With ``entering``, the variances of A's elements, what these
+    become is in it: the same product with another left side.
     """
     n = left.given.shape[1] + (bias is not None)
     unit = p.u**2 / 3.0
+    factor, on_z = unit * (n / 6.0 + 1.0), unit * (n / 3.0 + 1.0)
     rest: F64 | float = n * p.underflow**2
     if bias is not None:
-        rest = rest + unit * (n / 6.0 + 1.0) * bias * bias
-    found = linear_form(left, right, unit * (n / 6.0 + 1.0), product, unit * (n / 3.0 + 1.0), rest)
+        rest = rest + factor * bias * bias
+    if entering is not None:
+        left, factor = Side(entering + factor * left.wide, 1), 1.0
+    found = linear_form(left, right, factor, product, on_z, rest)
     if bias is not None:
         found += unit * (product - bias) ** 2
     return found
@@ -51,6 +59,28 @@ def sum_variance(terms: F64, p: Precision) -> F64:
         p.u**2 / 3.0 * ((n / 6.0 + 1.0) * (terms * terms).sum(axis=0) + n / 3.0 * terms.sum(axis=0) ** 2)
         + n * p.underflow**2
     )
+
+
+class Late(Mapping[str, F64]):
+    """Arrays by name, each formed when it is first asked for."""
+
+    def __init__(self) -> None:
+        self.makers: dict[str, Callable[[], F64]] = {}
+        self._made: dict[str, F64] = {}
+
+    def __getitem__(self, name: str) -> F64:
+        if name not in self._made:
+            self._made[name] = self.makers[name]()
+        return self._made[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.makers
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.makers)
+
+    def __len__(self) -> int:
+        return len(self.makers)
 
 
 def uniform_variance(bound: F64) -> F64:
@@ -66,7 +96,7 @@ class ForwardVariances:
 
     def __init__(self, program: Program, p: Precision) -> None:
         self.program, self.p = program, p
-        self.z: dict[str, F64] = {}
+        self.z = Late()
         self.h: dict[str, F64] = {}
         self.reach: dict[str, F64] = {}
         self.seed: dict[str, F64] = {}
@@ -82,18 +112,20 @@ class ForwardVariances:
     def _through(self, visits: Sequence[Visit], variance: F64) -> F64:
         for visit in visits:
             name = visit.layer.name
-            self.z[name] = product_variance(Side(visit.h_in, 2), visit.w_squared, visit.z, self.p, visit.b)
-            self.reach[name] = self.z[name]
-            if variance.any():  # the input is as it was given
-                self.reach[name] = spread(Side(variance, 1), visit.w_squared) + self.z[name]
-            around = behaviour(visit.layer.activation, visit.z, np.zeros_like(visit.z))
-            self.around[name] = around
+            squares, activation = Side(visit.h_in, 2), visit.layer.activation
+            own = functools.partial(product_variance, squares, visit.w_squared, visit.z, self.p, visit.b)
+            self.reach[name] = own(entering=variance if variance.any() else None)
+            if variance.any():
+                self.z.makers[name] = own
+            else:  # the input is as it was given
+                self.z.makers[name] = functools.partial(self.reach.__getitem__, name)
             self.h_reach[f"into {name}"] = variance
             variance = visit.slope**2 * self.reach[name]
-            bound = activation_bound(visit.layer.activation, around, np.abs(visit.z), self.p)
-            if bound.any():  # a selection such as ReLU rounds nothing
-                self.h[name] = uniform_variance(bound)
-                variance = variance + self.h[name]
+            if isinstance(activation, Linear | ReLU):  # a selection rounds nothing
+                continue
+            around = self.around[name] = behaviour(activation, visit.z, np.zeros_like(visit.z))
+            self.h[name] = uniform_variance(activation_bound(activation, around, np.abs(visit.z), self.p))
+            variance = variance + self.h[name]
         return variance
 
     def _seed(self, name: str, z: F64) -> F64:
@@ -121,7 +153,7 @@ class BackwardVariances:
     """V per layer of ∂L/∂z and of the layer's ∂L/∂h_in; ``elements`` those of the gradient."""
 
     gz: dict[str, F64] = field(default_factory=dict)
-    gh_in: dict[str, F64] = field(default_factory=dict)
+    gh_in: Late = field(default_factory=Late)
     seed: dict[str, F64] = field(default_factory=dict)
     elements: Elements = field(default_factory=Elements)
 
@@ -139,7 +171,8 @@ def backward_variances(forward: ForwardVariances, back: Backward) -> BackwardVar
     if program.trunk:
         merged = merging * back.gh[program.trunk[-1].layer.name] ** 2
         for name in back.weights:
-            found.gh_in[program.heads[name][0].layer.name] += merged
+            into = program.heads[name][0].layer.name
+            found.gh_in.makers[into] = functools.partial(_added, found.gh_in.makers[into], merged)
         _undo(forward, program.trunk, back, np.asarray(arriving + len(back.weights) * merged), found, p, False)
     return found
 
@@ -155,19 +188,18 @@ def _undo(
 ) -> F64:
     for number, visit in reversed(list(enumerate(visits))):
         name = visit.layer.name
-        gh, gz, around = back.gh[name], back.gz[name], forward.around[name]
+        gh, gz = back.gh[name], back.gz[name]
         of_gz = visit.slope**2 * variance
         if visit.bent:
             of_gz = of_gz + (gh * visit.bend) ** 2 * forward.reach[name]
-        bound = slope_bound(around, np.abs(visit.z), np.abs(gh), p)
-        if bound.any():
-            found.gz[name] = uniform_variance(bound)
+        if name in forward.around:
+            found.gz[name] = uniform_variance(slope_bound(forward.around[name], np.abs(visit.z), np.abs(gh), p))
             of_gz = of_gz + found.gz[name]
         entering, n, unit = forward.h_reach[f"into {name}"], len(gz), p.u**2 / 3.0
         found.elements.add_weight(
             f"{name}.weight",
             Weight(
-                Side(of_gz.T, 1), Side(gz.T, 2), Side(entering.T, 1), visit.h_squared, back.gradient[f"{name}.weight"],
+                Side(of_gz.T, 1), Side(gz.T, 2), Side(entering.T, 1), visit.h_squared, back, f"{name}.weight",
                 unit * (n / 6.0 + 1.0), unit * (n / 3.0 + 1.0), n * p.underflow**2,
             ),
         )  # fmt: skip
@@ -175,9 +207,14 @@ def _undo(
             found.elements.add_bias(f"{name}.bias", of_gz, sum_variance(gz, p))
         if number > 0 or to_input:
             gh_in = back.gh[visits[number - 1].layer.name] if number > 0 else gz @ visit.w
-            found.gh_in[name] = product_variance(Side(gz, 2), visit.w_transposed_squared, gh_in, p)
-            variance = spread(Side(of_gz, 1), visit.w_transposed_squared) + found.gh_in[name]
+            own = functools.partial(product_variance, Side(gz, 2), visit.w_transposed_squared, gh_in, p)
+            found.gh_in.makers[name] = own
+            variance = own(entering=of_gz)
     return variance
+
+
+def _added(make: Callable[[], F64], more: F64) -> F64:
+    return make() + more
 
 
 class Groups:
