@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from . import spare
 from .arrays import as_numpy
 from .errors import listing, sentence
 from .spec import Layer
@@ -113,7 +114,14 @@ class Parameters(Mapping[str, Array]):
 
 def empty(layout: Layout, dtype: np.dtype[Any]) -> Parameters:
     """Parameters whose numbers are not set yet."""
-    return Parameters(layout, np.empty(layout.size, dtype))
+    return Parameters(layout, spare.empty(layout.size, dtype))
+
+
+def widened(given: Parameters) -> Parameters:
+    """The same numbers in float64, in memory of their own."""
+    found = empty(given.layout, np.dtype(np.float64))
+    np.copyto(found.flat, given.flat)
+    return found
 
 
 def gather(layout: Layout, mapping: Mapping[str, Any]) -> Parameters:

@@ -7,6 +7,7 @@ to the array or a view of it any more, and the next result takes it.
 
 from __future__ import annotations
 
+import math
 import weakref
 from typing import Any
 
@@ -18,7 +19,7 @@ LARGE = 128 * 1024
 
 
 class SpareMemory:
-    """Arrays whose memory returns; at most ``most`` free ones are kept, the latest.
+    """Arrays whose memory returns; at most ``most`` free ones are kept, the latest, and no more bytes than ``within``.
 
     >>> spare = SpareMemory(most=1)
     >>> first = spare.empty(100_000, np.dtype("float32"))
@@ -28,8 +29,8 @@ class SpareMemory:
     True
     """
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    def __init__(self, most: int, within: float = math.inf) -> None:
+        self.most, self.within = most, within
         self.free: list[npt.NDArray[np.uint8]] = []
 
     def empty(self, count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
@@ -59,6 +60,8 @@ class SpareMemory:
         """Keep a block that nothing refers to."""
         self.free.append(block)
         del self.free[: -self.most]
+        while sum(one.size for one in tuple(self.free)) > self.within:
+            del self.free[:1]
 
 
 class _Lent:
@@ -73,3 +76,12 @@ class _Lent:
         owner = self.owner()
         if owner is not None:
             owner.give_back(self.block)
+
+
+_checks = SpareMemory(most=32, within=1 << 27)
+
+
+def empty(shape: int | tuple[int, ...], dtype: npt.DTypeLike = np.float64) -> npt.NDArray[Any]:
+    """An array whose numbers are not set, in memory that the checks share: 128 MB of it wait for the next one."""
+    count = shape if isinstance(shape, int) else math.prod(shape)
+    return _checks.empty(count, np.dtype(dtype)).reshape(shape)

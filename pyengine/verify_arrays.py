@@ -86,8 +86,12 @@ def judged_gradients(
     summed: Mapping[str, Any] | None,
     flush_to_zero: bool,
     seed: int,
+    combined: bool = True,
 ) -> tuple[Verification, ForwardVariances]:
-    """:func:`verify_gradients`, with what it made of the forward pass for checks that come after it."""
+    """:func:`verify_gradients`, with what it made of the forward pass for checks that come after it.
+
+    Without ``combined`` the combination is left to such a check.
+    """
     own = net._own(params)
     batch = checked_batch(x, targets, sample_weight, n_in=net.n_in, heads=net.heads, dtype=own.dtype)
     if per_loss is None and summed is None:
@@ -132,7 +136,7 @@ def judged_gradients(
             touched = reach_of(gradient, truth, net.layout.names, finding)
             if loss is not None or faults({"summed": touched}):
                 reach[loss or "summed"] = touched
-            if name == "summed":
+            if name == "summed" and combined:
                 parts = {head: _moved(program, head, finding) for head in net.heads}
                 combination = combine(tests, finding, gradient, parts)
     verdict = _gravest(findings)

@@ -22,11 +22,12 @@ from .verification import Verification
 from .verify_arrays import judged_gradients
 from .verify_observed import verify_observation
 from .verify_staged import StagedReport, verify_witnesses
-from .verify_step import judged_step
+from .verify_step import judged_step, shows_gradient
 
 if TYPE_CHECKING:
     from .checks.blackbox.variances import ForwardVariances
     from .parameters import Parameters
+    from .witnesses import Step
 
 Mode = Literal["auto", "staged", "blackbox"]
 
@@ -113,6 +114,10 @@ def _verified(
         return _narrow(done, staged)
     # Where every operation is certified, the losses' gradients are: the summed one is left, for its combination.
     certified = staged is not None and staged.ok
+    step = None
+    if done.step is not None:
+        say("the training step")
+        step = done.step()
     report, forward = judged_gradients(
         done.network,
         done.params,
@@ -123,6 +128,8 @@ def _verified(
         summed=done.summed,
         flush_to_zero=done.flush_to_zero,
         seed=seed,
+        # Of a step it is the gradient that was applied that is decomposed.
+        combined=step is None or not shows_gradient(step),
     )
     environment = {**report.environment, **done.versions}
     report = replace(
@@ -132,7 +139,8 @@ def _verified(
         answer=f"{done.framework}: {report.answer}",
         notes=done.notes,
     )
-    return _stepped(report if staged is None else _with_stages(report, staged, done), done, forward)
+    report = report if staged is None else _with_stages(report, staged, done)
+    return report if step is None else _stepped(report, done, step, forward)
 
 
 def _staged(done: Computation, mode: Mode, seed: int) -> StagedReport | None:
@@ -179,10 +187,8 @@ def _with_stages(report: Verification, staged: StagedReport, done: Computation) 
     return replace(report, verdict=staged.verdict, answer=f"{done.framework}: {staged.answer}", staged=staged)
 
 
-def _stepped(report: Verification, done: Computation, forward: ForwardVariances) -> Verification:
-    if done.step is None:
-        return report
-    say("the training step")
+def _stepped(report: Verification, done: Computation, step: Step, forward: ForwardVariances) -> Verification:
+    say("what the training step applied")
     evidence = witnessed_evidence(
         done.network,
         done.params,
@@ -196,7 +202,7 @@ def _stepped(report: Verification, done: Computation, forward: ForwardVariances)
         forward=forward,
     )
     gather = functools.partial(witnessed_evidence, sample_weight=done.sample_weight, flush_to_zero=done.flush_to_zero)
-    return judged_step(report, done.step(), evidence, gather)
+    return judged_step(report, step, evidence, gather)
 
 
 def _computed(model: Any, x: Any, targets: Any, losses: Any, loss_weights: Any, sample_weight: Any) -> Computation:

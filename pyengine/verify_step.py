@@ -15,6 +15,11 @@ from .verification import Verdict, Verification
 from .witnesses import Step
 
 
+def shows_gradient(step: Step) -> bool:
+    """Whether there is a gradient at shared layers whose combination can be judged."""
+    return bool(step.network.trunk_layers) and (step.observed or bool(step.gradient.flat.any()))
+
+
 def judged_step(report: Verification, step: Step, evidence: Evidence, gather: Gather) -> Verification:
     """The report with what the step shows. A step that does other than the losses call for makes it INCONSISTENT.
 
@@ -26,7 +31,7 @@ def judged_step(report: Verification, step: Step, evidence: Evidence, gather: Ga
         found.append((ledger.standing, f"the ledger of the total is not balanced ({ledger.verdict})"))
     combination, update = report.combination, None
     if step.network.trunk_layers:
-        if step.observed or step.gradient.flat.any():
+        if shows_gradient(step):
             combination = check_combination(step, evidence)
             found.append(
                 (combination.standing, f"the applied gradient is: {combination.verdict}, {combination.reason}")

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ..losses import ClippedCrossEntropy
 from ..optimizers import Rule, State
-from ..parameters import Array, Parameters
+from ..parameters import Array, Parameters, empty
 from ..witnesses import Added, Clip, Log, Step
 from .computation import Computation
 from .jax_compiled import together
@@ -103,6 +103,7 @@ def observe(subject: Subject, done: Computation, extra: Mapping[str, tuple[float
     custom = type(model).train_step is not _own_train_step(model)
     whole = keras.backend.backend() == "jax" and not custom and not model.run_eagerly
     listening = _as_a_whole(model, inner, hear) if whole else _eagerly(model, inner, hear)
+    started: list[Any] = []
     with restored(keras, model) as before, listening:
         model.reset_metrics()
         weights = {name: term.sample_weight for name, term in subject.terms.items()}
@@ -146,7 +147,7 @@ def observe(subject: Subject, done: Computation, extra: Mapping[str, tuple[float
         notes=tuple(notes),
         observed=len(applied) == 1 and not hidden,
         state=state,
-        own=lambda: _Own(keras, subject, inner, before, total, factor),
+        own=lambda: _Own(keras, subject, inner, before, started, total, factor),
         own_at=few if rule is not None and takes_each_alone(keras, inner) else None,
         own_name=type(inner).__name__,
         clip=clip,
@@ -158,15 +159,18 @@ class _Own:
     """The model's own optimizer as a stepper: it steps from where the training step began, and all is put back."""
 
     def __init__(
-        self, keras: Any, subject: Subject, optimizer: Any, before: Mapping[int, Array], added: Vector, factor: float
-    ) -> None:
+        self, keras: Any, subject: Subject, optimizer: Any, before: Mapping[int, Array], started: list[Any],
+        added: Vector, factor: float,
+    ) -> None:  # fmt: skip
         self.keras, self.subject = keras, subject
         trained = list(subject.model.trainable_variables)
         names = {id(variable): name for name, variable in subject.variables.items()}
         self.names = [names[id(v)] for v in trained if id(v) in names]
         self.places = {names[id(v)]: i for i, v in enumerate(trained) if id(v) in names}
         self.run = stepping(keras, optimizer, trained, [subject.variables[name] for name in self.names])
-        self.here: Sequence[Any] = [before[id(variable)] for variable in (*trained, *optimizer.variables)]
+        if not started:  # the backend's own tensors, the same for every stepper
+            started += [keras.ops.convert_to_tensor(before[id(one)]) for one in (*trained, *optimizer.variables)]
+        self.here: Sequence[Any] = started
         self.added, self.factor = added if added.any() else None, factor
 
     def step(self, gradient: Vector) -> Array:
@@ -175,7 +179,7 @@ class _Own:
         total = gradient if self.added is None else gradient + self.added
         given = Parameters(layout, (total * self.factor).astype(self.subject.dtype))
         self.here = self.run(self.here, [_turned(name, given[name]) for name in self.names])
-        after = Parameters(layout, np.empty(layout.size, self.subject.dtype))
+        after = empty(layout, np.dtype(self.subject.dtype))
         for name, place in self.places.items():
             after[name][...] = _turned(name, array_of(self.keras, self.here[place]))
         return after.flat

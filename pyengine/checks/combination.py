@@ -27,6 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from .. import spare
 from ..engine import Network
 from ..parameters import Array
 from ..witnesses import Step
@@ -124,13 +125,13 @@ def check_combination(step: Step, evidence: Evidence) -> Combination:
         spreads.append(ADDED_ROUNDINGS * step.unit * np.abs(row))
         weights.append(1.0)
         applied = applied + row
-    uncertainty = np.abs(applied)
+    uncertainty = np.abs(applied, out=spare.empty(size))
     uncertainty *= step.gradient_roundings * step.unit
     for start in range(0, size, BLOCK):
         here = slice(start, start + BLOCK)
         for weight, spread in zip(weights, spreads, strict=True):
             uncertainty[here] += abs(weight) * spread[here]
-    room = np.empty((len(rows), size))
+    room = spare.empty((len(rows), size))
 
     def fit(name: str, native: str, shape: tuple[int, ...], part: slice) -> Fit:
         own, spread = [row[part] for row in rows], [row[part] for row in spreads]

@@ -20,6 +20,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from .. import spare
 from ..engine import Network
 from ..optimizers import State
 from ..parameters import Array, Layout, Parameters
@@ -346,7 +347,8 @@ def weighted(layout: Layout, evidence: Evidence, weights: Mapping[str, float]) -
 
 def combined(layout: Layout, of: Mapping[str, Parameters], weights: Mapping[str, float]) -> Vector:
     """Σ weight·(what each loss has at its parameters), flat over all."""
-    total = np.zeros(layout.size)
+    total = spare.empty(layout.size)
+    total[...] = 0.0
     some = np.empty(min(BLOCK, layout.size))
     for loss, weight in weights.items():
         part = of[loss]

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from ..batch import Batch, checked_batch
 from ..engine import Network
 from ..gradients import Gradients
-from ..parameters import Array, Parameters
+from ..parameters import Array, Parameters, empty
 from ..rounding import precision
 from .blackbox.elements import Elements
 from .blackbox.narrow import BLOCK
@@ -90,12 +90,12 @@ class _Made:
     @functools.cached_property
     def engine(self) -> Gradients:
         targets = {name: head.target for name, head in self.batch.heads.items()}
-        return self.net.gradients(self.params, self.batch.x, targets, self.sample_weight)
+        return self.net.gradients(self.params, self.batch.x, targets, self.sample_weight, summed=False)
 
     def gradient(self, name: str) -> Parameters:
         if name not in self._gradients:
             layout = self.net.loss_layouts[name]
-            own = Parameters(layout, np.empty(layout.size))
+            own = empty(layout, np.dtype(np.float64))
             given = self._back(name).gradient if self.per_loss is None else self.per_loss[name]
             for tensor in layout.names:
                 own[tensor][...] = given[tensor]
@@ -115,7 +115,7 @@ class _Made:
     def spread(self, name: str) -> Parameters:
         if name not in self._spread:
             layout, own = self.net.loss_layouts[name], self.gradient(name)
-            found = Parameters(layout, np.empty(layout.size))
+            found = empty(layout, np.dtype(np.float64))
             with np.errstate(**QUIET):
                 for tensor in layout.names:
                     _allowed(self.elements(name).whole(tensor), own[tensor], self.u, found[tensor])

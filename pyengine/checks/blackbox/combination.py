@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ... import spare
 from ...parameters import Parameters
 from ..combination import Alpha, Combination, Fit, cosines, features_of, likeliest_factor, orthonormal, pattern
 from .statistics import GradientTests
@@ -30,7 +31,8 @@ def combine(tests: GradientTests, finding: Finding, gradient: Gradient, parts: M
     names = [name for name in tests.names if name.startswith("trunk.")]
     weights = {name: head.weight for name, head in net.heads.items()}
     applied = _joined(gradient, names)
-    jacobian = np.stack([_joined(part, names) for part in parts.values()])
+    rows_of = [_joined(part, names) for part in parts.values()]
+    jacobian = np.stack(rows_of, out=spare.empty((len(rows_of), applied.size)))
     if not names or not np.isfinite(applied).all() or not np.isfinite(jacobian).all():
         reason = "a gradient is not finite" if names else "there are no shared layers"
         alpha = {name: Alpha(np.nan, -np.inf, np.inf, weight) for name, weight in weights.items()}
@@ -75,9 +77,9 @@ def _rows(jacobian: F64) -> tuple[F64, bool]:
     """The rows p_k of α_k = ⟨p_k, G⟩, and whether the losses have directions of their own."""
     norms = np.linalg.norm(jacobian, axis=1)
     sizes = np.where(norms > 0.0, norms, 1.0)[:, None]
-    q, r = orthonormal(jacobian / sizes)
-    rows = (np.linalg.pinv(r) / sizes) @ q
-    return np.asarray(rows), bool(np.linalg.matrix_rank(r) == len(jacobian))
+    q, r = orthonormal(np.divide(jacobian, sizes, out=spare.empty(jacobian.shape)))
+    rows = np.matmul(np.linalg.pinv(r) / sizes, q, out=spare.empty(q.shape))
+    return rows, bool(np.linalg.matrix_rank(r) == len(jacobian))
 
 
 def _fit(

@@ -12,6 +12,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ... import spare
+
 F64 = npt.NDArray[np.float64]
 
 WORTH_NARROWING = 1 << 21
@@ -62,7 +64,7 @@ def linear_form(
     rows, columns = np.full(m, factor), np.ones(n)
     if product.dtype == np.float32:
         rows, columns = factor * np.ldexp(1.0, left.exponents), np.ldexp(1.0, right.exponents)
-    found = np.empty((m, n))
+    found = spare.empty((m, n))
     height = max(1, min(m, BLOCK // max(n, 1)))
     square = np.empty((height, n))
     for start in range(0, m, height):

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ...parameters import Layout, Parameters
+from ... import spare
+from ...parameters import Layout, Parameters, widened
 from ...reference import activation_and_derivative, dense_forward, loss_and_gradient
 from .curvature import LossCurvature, second_derivative
 from .loss_kinks import LossKinks, place
@@ -113,7 +114,7 @@ class Program:
         dtype: np.dtype[Any] | None = None,
     ) -> None:
         self.net, self.batch, self.dtype = net, batch, params.dtype if dtype is None else dtype
-        self.params = Parameters(net.layout, params.flat.astype(np.float64))
+        self.params = widened(params)
         self.flips = flips or {}
         self._signs: dict[tuple[int, int], Parameters] = {}
         self._kept: dict[str, Backward] = {}
@@ -157,7 +158,7 @@ class Program:
             signs = np.unpackbits(drawn, count=size).view(np.int8)
             signs *= 2
             signs -= 1
-            self._signs[seed, number] = Parameters(self.net.layout, signs.astype(np.float64))
+            self._signs[seed, number] = widened(Parameters(self.net.layout, signs))
         return self._signs[seed, number]
 
     # ------------------------------------------------------------------------------ forward beside its adjoint below
@@ -275,7 +276,11 @@ class Program:
 
 def _products(layout: Layout, visits: Sequence[Visit], gz: Mapping[str, F64]) -> Parameters:
     """The gradient of one loss from the ∂L/∂z of its layers; the parameters of the others get 0."""
-    found = Parameters(layout, np.zeros(layout.size))
+    found = Parameters(layout, spare.empty(layout.size))
+    there = {visit.layer.name for visit in visits}
+    for parameter in layout.names:
+        if parameter.rpartition(".")[0] not in there:
+            found[parameter][...] = 0.0
     for visit in visits:
         name = visit.layer.name
         np.matmul(gz[name].T, visit.h_in, out=found[f"{name}.weight"])
@@ -287,7 +292,7 @@ def _products(layout: Layout, visits: Sequence[Visit], gz: Mapping[str, F64]) ->
 def _sum(weights: Mapping[str, float], ones: Mapping[str, Backward]) -> F64:
     """Σ weight·gradient, flat, block by block in the cache."""
     parts = [(weight, ones[name].gradient.flat) for name, weight in weights.items()]
-    total = np.empty_like(parts[0][1])
+    total = spare.empty(parts[0][1].size)
     some = np.empty(min(BLOCK, total.size))
     for start in range(0, total.size, BLOCK):
         block = total[start : start + BLOCK]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ... import spare
 from ...parameters import Parameters
 from ...rounding import gradient_bounds
 from .narrow import BLOCK, weighted_square
@@ -229,7 +230,10 @@ class GradientTests:
         """The difference of two gradients; that of the last pair is kept."""
         held = self._nearest_of
         if held is None or held.gradient is not gradient or held.truth is not truth:
-            difference = {name: gradient[name] - truth[name] for name in self.names}
+            difference = {
+                name: np.subtract(gradient[name], truth[name], out=spare.empty(truth[name].shape))
+                for name in self.names
+            }
             held = self._nearest_of = _Nearest(gradient, truth, difference)
         return held
 
