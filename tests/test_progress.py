@@ -25,10 +25,24 @@ print("the report")
 """
 
 
-def seen(shown: str = "None", *, after: float = 0.1, alone: bool = False, terminal: bool = True) -> tuple[str, str]:
+VERIFICATION = """
+import numpy as np, pyengine as pe, rich.console, rich.progress
+from pyengine.progress import progress_line
+progress_line.__wrapped__.__kwdefaults__["after"] = {after}
+heads = {{"a": pe.Head([pe.Dense(1)], loss="mse")}}
+net = pe.Network(n_in=512, trunk=[pe.Dense(512, "tanh"), pe.Dense(512, "tanh")], heads=heads)
+x, t = np.ones((256, 512), "float32"), {{"a": np.ones((256, 1), "float32")}}
+assert pe.verify((net, net.init(seed=0)), x, t).ok
+print("the report")
+"""
+
+
+def seen(
+    shown: str = "None", *, after: float = 0.1, alone: bool = False, terminal: bool = True, work: str = WORK
+) -> tuple[str, str]:
     """stdout and stderr of the work, the second one on a terminal."""
     ours, theirs = pty.openpty() if terminal else os.pipe()
-    program = WORK.format(shown=shown, after=after, alone=alone)
+    program = work.format(shown=shown, after=after, alone=alone)
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
     done = subprocess.run(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=theirs, check=True, timeout=60, env=environment
@@ -49,6 +63,13 @@ def test_a_terminal_shows_what_is_done_and_the_report_is_left_alone() -> None:
     assert "operations" in stderr
     assert "/4" in stderr
     assert stdout == "the report\n"
+
+
+def test_a_verification_that_takes_longer_shows_what_it_is_doing() -> None:
+    stdout, stderr = seen(after=0.0, work=VERIFICATION)
+    assert "gradients" in stderr
+    assert stdout == "the report\n"
+    assert seen(after=3600.0, work=VERIFICATION) == ("the report\n", "")
 
 
 def test_nothing_is_shown_in_the_first_second() -> None:

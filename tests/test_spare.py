@@ -44,6 +44,16 @@ def test_at_most_as_many_free_blocks_are_kept_as_said() -> None:
     assert len(spare.free) == 2
 
 
+def test_no_more_bytes_wait_than_said() -> None:
+    spare = SpareMemory(most=9, within=3 * 4 * LONG)
+    lent = [spare.empty(LONG, FLOAT32) for _ in range(5)]
+    lent.clear()
+    assert len(spare.free) == 3
+    huge = spare.empty(4 * LONG, FLOAT32)
+    del huge
+    assert not spare.free
+
+
 def test_a_block_of_another_size_stays_for_who_wants_it() -> None:
     spare = SpareMemory(most=2)
     first, second = spare.empty(LONG, FLOAT32), spare.empty(2 * LONG, FLOAT32)
