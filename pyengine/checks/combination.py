@@ -161,7 +161,7 @@ def check_combination(step: Step, evidence: Evidence) -> Combination:
     trunk = fit("trunk", "all shared layers", (size,), slice(0, size))
     verdict, reason, found = _judge(trunk, tensors, step.network, step.batch, set(step.added))
     factor = likeliest_factor(alpha_of(trunk)) if verdict == "scaled" else None
-    return Combination(verdict, reason, found, trunk, tuple(tensors), _cosines(rows), factor)
+    return Combination(verdict, reason, found, trunk, tuple(tensors), cosines(rows), factor)
 
 
 def alpha_of(fit: Fit) -> list[Alpha]:
@@ -327,12 +327,8 @@ def _all_hold(alpha: list[Alpha], weights: list[float]) -> bool:
     return all(a.holds(w) for a, w in zip(alpha, weights, strict=True))
 
 
-def cosines(jacobian: Vector) -> tuple[tuple[float, ...], ...]:
+def cosines(rows: Sequence[Vector]) -> tuple[tuple[float, ...], ...]:
     """The cosines of the angles between the rows; NaN for a row of zeros."""
-    return _cosines(list(jacobian))
-
-
-def _cosines(rows: Sequence[Vector]) -> tuple[tuple[float, ...], ...]:
     products = np.array([[float(np.vdot(one, other)) for other in rows] for one in rows])
     norms = np.sqrt(np.diagonal(products))
     with np.errstate(divide="ignore", invalid="ignore"):

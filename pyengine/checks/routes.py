@@ -198,7 +198,7 @@ def _combination(repeats: _Repeats, shared: list[str], tensors: list[RouteTensor
         return Combination("cannot tell", "no parameter is reached by every loss", "between", none, (), ())
     fit, jacobian = _fit(repeats, shared)
     found = list(fit.alpha.values())
-    cosine = cosines(jacobian)
+    cosine = cosines(list(jacobian))
     unclear = any(
         not math.isfinite(a.radius) or (a.holds(a.configured) and a.holds(0.0) and a.configured != 0.0) for a in found
     )

@@ -14,10 +14,11 @@ import numpy.typing as npt
 from ... import spare
 from ...parameters import Parameters
 from ..combination import Alpha, Combination, Fit, cosines, features_of, likeliest_factor, orthonormal, pattern
+from .narrow import BLOCK
 from .statistics import GradientTests
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from .check import Finding
     from .statistics import Gradient
@@ -31,9 +32,8 @@ def combine(tests: GradientTests, finding: Finding, gradient: Gradient, parts: M
     names = [name for name in tests.names if name.startswith("trunk.")]
     weights = {name: head.weight for name, head in net.heads.items()}
     applied = _joined(gradient, names)
-    rows_of = [_joined(part, names) for part in parts.values()]
-    jacobian = np.stack(rows_of, out=spare.empty((len(rows_of), applied.size)))
-    if not names or not np.isfinite(applied).all() or not np.isfinite(jacobian).all():
+    jacobian = [_joined(part, names) for part in parts.values()]
+    if not names or not all(np.isfinite(row).all() for row in (applied, *jacobian)):
         reason = "a gradient is not finite" if names else "there are no shared layers"
         alpha = {name: Alpha(np.nan, -np.inf, np.inf, weight) for name, weight in weights.items()}
         empty = Fit("trunk", "all shared layers", (applied.size,), alpha, np.nan, np.nan, np.nan, np.nan)
@@ -42,7 +42,7 @@ def combine(tests: GradientTests, finding: Finding, gradient: Gradient, parts: M
     rows, independent = _rows(jacobian)
     values = rows @ applied
     # What rounding left of the fit is fitted once more.
-    values += rows @ (applied - values @ jacobian)
+    values += rows @ _rest(applied, values, jacobian)
     # Roundings follow the coefficients that are there, not those that were meant.
     there = tests
     if finding.verdict != "CONSISTENT":
@@ -59,7 +59,7 @@ def combine(tests: GradientTests, finding: Finding, gradient: Gradient, parts: M
         nearest, start = dict(gradient), 0
         for name in names:
             size = tests.truth[name].size
-            part = values @ jacobian[:, start : start + size]
+            part = sum((v * row[start : start + size] for v, row in zip(values, jacobian, strict=True)), np.zeros(size))
             nearest[name], start = part.reshape(tests.truth[name].shape), start + size
         strange = [a for a, _ in there.alarms(gradient, nearest) if a.where.startswith("trunk.")]
         if strange:
@@ -73,20 +73,35 @@ def combine(tests: GradientTests, finding: Finding, gradient: Gradient, parts: M
     return Combination(verdict, reason, standing, trunk, (), cosines(jacobian), factor)
 
 
-def _rows(jacobian: F64) -> tuple[F64, bool]:
+def _rows(jacobian: Sequence[F64]) -> tuple[F64, bool]:
     """The rows p_k of α_k = ⟨p_k, G⟩, and whether the losses have directions of their own."""
-    norms = np.linalg.norm(jacobian, axis=1)
-    sizes = np.where(norms > 0.0, norms, 1.0)[:, None]
-    q, r = orthonormal(np.divide(jacobian, sizes, out=spare.empty(jacobian.shape)))
-    rows = np.matmul(np.linalg.pinv(r) / sizes, q, out=spare.empty(q.shape))
+    norms = [float(np.linalg.norm(row)) for row in jacobian]
+    sizes = np.array([norm if norm > 0.0 else 1.0 for norm in norms])
+    q = spare.empty((len(jacobian), jacobian[0].size))
+    for into, row, size in zip(q, jacobian, sizes, strict=True):
+        np.divide(row, size, out=into)
+    q, r = orthonormal(q)
+    rows = np.matmul(np.linalg.pinv(r) / sizes[:, None], q, out=spare.empty(q.shape))
     return rows, bool(np.linalg.matrix_rank(r) == len(jacobian))
+
+
+def _rest(applied: F64, values: F64, jacobian: Sequence[F64]) -> F64:
+    """What the sum of the losses' gradients leaves, block by block in the cache."""
+    found = spare.empty(applied.size)
+    some = np.empty(min(BLOCK, applied.size))
+    for start in range(0, applied.size, BLOCK):
+        here = slice(start, min(start + BLOCK, applied.size))
+        found[here] = applied[here]
+        for value, row in zip(values, jacobian, strict=True):
+            found[here] -= np.multiply(row[here], value, out=some[: here.stop - start])
+    return found
 
 
 def _fit(
     tests: GradientTests,
     names: list[str],
     applied: F64,
-    jacobian: F64,
+    jacobian: Sequence[F64],
     weights: dict[str, float],
     rows: F64 | None,
     values: F64,
@@ -104,7 +119,7 @@ def _fit(
             radius = tests.test("alpha", "the trunk", direction).limit
         value = float(values[k])
         alpha[loss] = Alpha(value, value - radius, value + radius, float(weight))
-    residual = float(np.linalg.norm(applied - values @ jacobian))
+    residual = float(np.linalg.norm(_rest(applied, values, jacobian)))
     predicted = float(np.sqrt(sum(tests.variances.elements.sum(n) for n in names)))
     size = float(np.linalg.norm(applied))
     return Fit("trunk", "all shared layers", (applied.size,), alpha, residual, predicted, size, float("nan"))
