@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -152,9 +152,11 @@ class GradientTests:
         self._nearest_of: _Nearest | None = None
         sums = {name: float(v.sum()) for name, v in self._results()}
         squares = {name: weighted_square(self.truth[name], v) for name, v in self._results()}
-        self.tests = [self._projection("scale", "the whole gradient", self.truth, sum(squares.values()))]
+        along = {name: self._along({name: self.truth[name]}) for name in self.names}
+        whole = [sum(of) for of in zip(*along.values(), strict=True)]
+        self.tests = [self._projection("scale", "the whole gradient", self.truth, sum(squares.values()), whole)]
         for name in self.names:
-            self.tests.append(self._projection("scale", name, {name: self.truth[name]}, squares[name]))
+            self.tests.append(self._projection("scale", name, {name: self.truth[name]}, squares[name], along[name]))
         for number in range(SIGNS):
             signs = program.signs(seed, number)
             direction = {name: signs[name] for name in self.names}
@@ -167,13 +169,18 @@ class GradientTests:
 
     def test(self, statistic: str, where: str, direction: Gradient) -> Projection:
         """How far ⟨direction, ĝ - g⟩ may deviate."""
-        own = self.variances.elements.own
-        return self._projection(
-            statistic, where, direction, sum(weighted_square(row, own(name)) for name, row in direction.items())
-        )
+        return self._projection(statistic, where, direction, 0.0)
 
-    def _projection(self, statistic: str, where: str, direction: Gradient, results: float) -> Projection:
-        coherent = COHERENT * self.p.u * sum(weight * abs(dot(direction, part)) for weight, part in self.parts)
+    def _along(self, direction: Gradient) -> list[float]:
+        return [dot(direction, part) for _, part in self.parts]
+
+    def _projection(
+        self, statistic: str, where: str, direction: Gradient, results: float, along: Sequence[float] | None = None
+    ) -> Projection:
+        """``results`` is the variance of the last operations, as far as it is known; ``along`` has the products of the
+        direction with the losses' gradients."""
+        sizes = zip(self.parts, self._along(direction) if along is None else along, strict=True)
+        coherent = COHERENT * self.p.u * sum(weight * abs(size) for (weight, _), size in sizes)
         # Nothing but the roundings of the last operation of each tensor: a part of the variance.
         floor = PROJECTION_LIMIT * math.sqrt(results) + coherent
         return Projection(statistic, where, direction, coherent, floor, self.deviation)
