@@ -52,7 +52,7 @@ def test_where_a_function_is_a_line_the_short_look_never_finds_less_than_the_lon
         line, z = limit(name, sign, exponent), next(iter(chunks(sign, exponent)))
         z = rng.choice(z, 64)
         value, slope = evaluate(z)
-        shares = None if line is None else line.shares("torch", z, value, slope)
+        shares = None if line is None else line.on(z).shares("torch", value, slope)
         if shares is None:
             continue
         taken += 1
@@ -66,9 +66,12 @@ def test_where_a_function_is_a_line_the_short_look_never_finds_less_than_the_lon
 def test_the_short_look_does_not_pass_what_is_wrong() -> None:
     line, z = limit("tanh", 0, 100), np.full(4, 2.0**-27, np.float32)
     assert line is not None
-    assert line.shares("torch", z, z, np.ones_like(z)) is not None
-    assert line.shares("torch", z, z * np.float32(1 + 2e-6), np.ones_like(z)) is None
-    assert line.shares("torch", z, z, np.full_like(z, np.nan)) is None
+    look = line.on(z)
+    assert look.shares("torch", z, np.ones_like(z)) is not None
+    assert look.shares("torch", z * np.float32(1 + 2e-6), np.ones_like(z)) is None
+    assert look.shares("torch", z, np.full_like(z, np.nan)) is None
+    assert look.shares("torch", np.where(np.arange(4) == 2, np.nan, z).astype(np.float32), np.ones_like(z)) is None
+    assert look.shares("torch", z, np.ones_like(z)) is not None
 
 
 def test_figures_add_up_and_a_binade_counts_once() -> None:

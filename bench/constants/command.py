@@ -101,10 +101,10 @@ def swept(name: str, sign: int, exponent: int, evaluations: Mapping[str, Evaluat
     worst = {framework: (Worst(), Worst()) for framework in evaluations}
     line = limit(name, sign, exponent) if evaluations else None
     for z in chunks(sign, exponent) if evaluations else ():
-        standard = None
+        standard, look = None, None if line is None else line.on(z)
         for framework, evaluate in evaluations.items():
             found = quietly(evaluate, z)
-            shares = None if line is None else line.shares(framework, z, *found)
+            shares = None if look is None else look.shares(framework, *found)
             if shares is None:
                 standard = Standard.of(name, z) if standard is None else standard
                 standard.judge(framework, *found, worst[framework])

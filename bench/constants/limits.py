@@ -63,6 +63,31 @@ FAR: dict[str, tuple[Line | None, Line | None, Line | None, Line | None]] = {
 """Where everything is saturated. log1p bends there too, and exp overflows."""
 
 
+class Distances:
+    """How far arrays are from a line on some arguments. Frameworks mostly agree there, and an array that was seen is not
+    measured again."""
+
+    def __init__(self, line: Line, z: Array) -> None:
+        c, t = line
+        self._constant = t if c == 0.0 else None
+        self._at = None if c == 0.0 else c * z.astype(np.float64) + t
+        self._seen: list[tuple[Array, float]] = []
+
+    def of(self, actual: Array) -> float:
+        """The largest; NaN where there is one."""
+        bits = actual.view(np.uint32)
+        for seen, most in self._seen:
+            if np.array_equal(seen, bits):
+                return most
+        if self._constant is not None:
+            ends = np.array([actual.max(), actual.min()], np.float64)
+            most = float(np.abs(ends - self._constant).max())
+        else:
+            most = float(np.abs(actual - self._at).max())
+        self._seen.append((bits, most))
+        return most
+
+
 @dataclass(frozen=True)
 class Side:
     """A line, by how much the function leaves it, and the smallest bound, with flushing and without."""
@@ -71,14 +96,10 @@ class Side:
     off: float
     bounds: dict[bool, float]
 
-    def share(self, z: Array, actual: Array, flush: bool) -> float:
-        """At most this share of the bound is taken by any number; NaN where ``actual`` holds one."""
-        c, t = self.line
-        wide = actual.astype(np.float64)
-        wide -= c * z.astype(np.float64) + t if c else t
-        np.abs(wide, out=wide)
+    def share(self, distance: float, flush: bool) -> float:
+        """At most this share of the bound is taken by a number so far from the line; NaN for NaN."""
         # The float64 rounding of line and function is 2⁻²⁶ of any bound but 0, as everywhere (section 1 of the docs).
-        return (float(wide.max()) + self.off) / self.bounds[flush] + (EVALUATION - 1.0)
+        return (distance + self.off) / self.bounds[flush] + (EVALUATION - 1.0)
 
 
 @dataclass(frozen=True)
@@ -90,16 +111,32 @@ class Limit:
     infinite: bool = False
     undefined: bool = False
 
-    def shares(self, framework: str, z: Array, value: Array, slope: Array | None) -> tuple[float, float] | None:
+    def on(self, z: Array) -> Look:
+        """A look at what frameworks make of some arguments."""
+        sides = (None if side is None else Distances(side.line, z) for side in (self.value, self.slope))
+        return Look(self, *sides)
+
+
+@dataclass(frozen=True)
+class Look:
+    """A binade's limit and the distances from its lines on one array of arguments."""
+
+    limit: Limit
+    values: Distances | None
+    slopes: Distances | None
+
+    def shares(self, framework: str, value: Array, slope: Array | None) -> tuple[float, float] | None:
         """Upper bounds of the shares of value and slope; None where the numbers have to be looked at."""
-        flush = framework in FLUSHING
+        flush, limit = framework in FLUSHING, self.limit
         with np.errstate(all="ignore"):
-            if self.undefined or self.infinite:
-                fits = np.isnan(value).all() if self.undefined else np.isposinf(value).all()
+            if limit.undefined or limit.infinite:
+                fits = np.isnan(value).all() if limit.undefined else np.isposinf(value).all()
                 return (0.0, 0.0) if fits else None
-            assert self.value is not None
-            first = self.value.share(z, value, flush)
-            second = 0.0 if slope is None or self.slope is None else self.slope.share(z, slope, flush)
+            assert limit.value is not None
+            assert self.values is not None
+            first, second = limit.value.share(self.values.of(value), flush), 0.0
+            if slope is not None and limit.slope is not None and self.slopes is not None:
+                second = limit.slope.share(self.slopes.of(slope), flush)
         return (first, second) if first <= ACCEPTED and second <= ACCEPTED else None
 
 

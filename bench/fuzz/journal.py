@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,15 @@ def newest(path: Path) -> dict[Key, dict[str, Any]]:
 
 
 def append(path: Path, record: dict[str, Any]) -> None:
+    """Add a record, on the disk when this returns; what an interruption cut short before stays a line of its own."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = path.read_text(encoding="utf-8")[-1:] if path.exists() else "\n"
-    with path.open("a", encoding="utf-8") as file:
-        file.write(("" if text in {"", "\n"} else "\n") + json.dumps(record, ensure_ascii=False) + "\n")
+    with path.open("a+b") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            cut = file.read(1) != b"\n"
+        else:
+            cut = False
+        line = json.dumps(record, ensure_ascii=False) + "\n"
+        file.write(("\n" if cut else "").encode() + line.encode("utf-8"))
+        file.flush()
+        os.fsync(file.fileno())
