@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from .functions import ELEMENTARY, FRAMEWORKS, SHAPED, Evaluation, evaluation, quietly
 from .limits import limit
-from .measure import BINADES, Standard, Worst, chunks, ordered
+from .measure import BINADES, BLOCK, Standard, Worst, chunks, ordered
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULT, DOCS = Path(__file__).with_name("results.json"), ROOT / "docs/tolerances.md"
@@ -101,18 +101,22 @@ def swept(name: str, sign: int, exponent: int, evaluations: Mapping[str, Evaluat
     worst = {framework: (Worst(), Worst()) for framework in evaluations}
     line = limit(name, sign, exponent) if evaluations else None
     for z in chunks(sign, exponent) if evaluations else ():
-        standard, look = None, None if line is None else line.on(z)
+        look, unsure = None if line is None else line.on(z), {}
         for framework, evaluate in evaluations.items():
-            found = quietly(evaluate, z)
-            shares = None if look is None else look.shares(framework, *found)
+            value, slope = quietly(evaluate, z)
+            shares = None if look is None else look.shares(framework, value, slope)
             if shares is None:
-                standard = Standard.of(name, z) if standard is None else standard
-                standard.judge(framework, *found, worst[framework])
+                unsure[framework] = value, slope
             else:
                 # Where no slope is promised, its NaN are counted.
-                worst[framework][1].undefined += 0 if found[1] is None else int(np.isnan(found[1]).sum())
+                worst[framework][1].undefined += 0 if slope is None else int(np.isnan(slope).sum())
                 for one, share in zip(worst[framework], shares, strict=True):
                     one.at_most(share, float(z[0]))
+        for start in range(0, len(z) if unsure else 0, BLOCK):
+            part = slice(start, start + BLOCK)
+            standard = Standard.of(name, z[part])
+            for framework, (value, slope) in unsure.items():
+                standard.judge(framework, value[part], None if slope is None else slope[part], worst[framework])
     return worst
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from pyengine.rounding import EVALUATION
 
 from .functions import FLUSHING, activation
-from .measure import CORE, MANTISSAS, Standard
+from .measure import BLOCK, CORE, MANTISSAS, Standard
 
 Array = np.ndarray[Any, Any]
 Line = tuple[float, float]
@@ -64,13 +64,10 @@ FAR: dict[str, tuple[Line | None, Line | None, Line | None, Line | None]] = {
 
 
 class Distances:
-    """How far arrays are from a line on some arguments. Frameworks mostly agree there, and an array that was seen is not
-    measured again."""
+    """How far arrays are from a line on some arguments. Frameworks mostly agree there, and equal arrays count once."""
 
     def __init__(self, line: Line, z: Array) -> None:
-        c, t = line
-        self._constant = t if c == 0.0 else None
-        self._at = None if c == 0.0 else c * z.astype(np.float64) + t
+        self._line, self._z = line, z
         self._seen: list[tuple[Array, float]] = []
 
     def of(self, actual: Array) -> float:
@@ -79,13 +76,23 @@ class Distances:
         for seen, most in self._seen:
             if np.array_equal(seen, bits):
                 return most
-        if self._constant is not None:
-            ends = np.array([actual.max(), actual.min()], np.float64)
-            most = float(np.abs(ends - self._constant).max())
-        else:
-            most = float(np.abs(actual - self._at).max())
+        most = self._measured(actual)
         self._seen.append((bits, most))
         return most
+
+    def _measured(self, actual: Array) -> float:
+        c, t = self._line
+        if c == 0.0:
+            return float(np.abs(np.array([actual.max(), actual.min()], np.float64) - t).max())
+        at, parts = np.empty(BLOCK), []
+        for start in range(0, len(actual), BLOCK):
+            here = at[: len(actual) - start]
+            np.multiply(self._z[start : start + BLOCK], c, out=here, dtype=np.float64)
+            if t:
+                here += t
+            np.subtract(actual[start : start + BLOCK], here, out=here, dtype=np.float64)
+            parts += [here.max(), -here.min()]
+        return float(np.max(parts))
 
 
 @dataclass(frozen=True)

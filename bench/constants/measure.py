@@ -14,7 +14,9 @@ from pyengine.rounding.activations import ELEMENTARY as ALLOWED
 from .functions import ELEMENTARY, FLUSHING, activation, exactly
 
 Array = np.ndarray[Any, Any]
-MANTISSAS, CHUNK = 1 << 23, 1 << 16
+MANTISSAS, CHUNK, BLOCK = 1 << 23, 1 << 18, 1 << 14
+"""Frameworks get chunks that are worth the call; what is compared in float64 stays in the cache by blocks."""
+
 BINADES = tuple((sign, exponent) for exponent in range(255) for sign in (0, 1))
 """All finite float32: the sign and the biased exponent, 0 for zero and the subnormal numbers."""
 
