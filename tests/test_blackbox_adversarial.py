@@ -94,6 +94,28 @@ def test_an_exact_gradient_that_overflows_is_inconclusive() -> None:
     assert "not finite" in report.findings[0].reason
 
 
+def test_what_overflows_in_correct_computations_too_is_inconclusive_and_one_nan_beside_it_is_not() -> None:
+    net = pe.Network(3, [pe.Dense(4)], {"only": pe.Head([pe.Dense(1)], "mse")})
+    params, x = net.init(0), np.array([[1e20, 2e20, -1e20], [3e20, 1e20, 2e20]], np.float32)
+    x[:, 2] = [1e-3, 2e-3]
+    targets = {"only": np.ones((2, 1), np.float32)}
+    summed = {name: value.copy() for name, value in net.summed_gradient(params, x, targets).items()}
+    beyond = ~np.isfinite(summed["trunk.0.weight"])
+    assert beyond[:, :2].all()
+    assert not beyond[:, 2].any()
+    for fault, verdict in (
+        (None, "INCONCLUSIVE"),
+        ("trunk.0.weight", "INCONSISTENT"),
+        ("trunk.0.bias", "INCONSISTENT"),
+    ):
+        given = {name: value.copy() for name, value in summed.items()}
+        if fault is not None:
+            given[fault][..., -1] = np.nan
+        report = pe.verify_gradients(net, params, x, targets, summed=given)
+        assert report.verdict == verdict, report
+        assert ("overflows" if fault is None else fault) in report.findings[0].reason
+
+
 def test_more_units_at_a_kink_than_equations_are_inconclusive() -> None:
     net = pe.Network(1, [pe.Dense(1, "relu")], {"only": pe.Head([pe.Dense(1)], "mse")})
     params = net.parameters(

@@ -187,19 +187,29 @@ def _softmax(z: Running, p: Precision, further_roundings: float = 0.0) -> _Softm
     )
 
 
+_FINITE = math.log(np.finfo(np.float64).max)
+"""exp of what lies below is finite."""
+
+
 def _grown(highest: F64, by: F64) -> F64:
     """The largest of p·(exp(by) - 1) over log p ≤ highest, without ∞·0 where p is tiny and ``by`` huge."""
+    if float(by.max()) < _FINITE:
+        return np.asarray(np.exp(highest) * np.expm1(by))
     return np.asarray(np.fmin(np.exp(highest) * np.expm1(by), np.exp(highest + by)))
 
 
 def _log_drift(distance: F64, highest: F64) -> F64:
     """By how much log p_j moves when each z_i moves by distance_i: distance_j + log Σ p_i·exp(distance_i)."""
+    if not distance.any():
+        return distance
     worst = distance.max(axis=1, keepdims=True)
     return np.asarray(distance + np.fmin(worst, _grown(highest, distance).sum(axis=1, keepdims=True)))
 
 
 def _move(highest: F64, drift: F64) -> F64:
     """By how much p moves. All p of a row add up to 1: the largest moves by no more than the others together."""
+    if not drift.any():
+        return drift
     moved = np.fmin(_grown(highest, drift), 1.0)
     top = highest.argmax(axis=1)[:, None]
     others = moved.copy()

@@ -53,11 +53,14 @@ def judge_gradient(
 
     if not all(np.isfinite(truth[n]).all() for n in tests.names):
         return finding("INCONCLUSIVE", "the exact gradient is not finite in float64")
-    if any(not np.isfinite(gradient[n]).all() for n in tests.names):
-        broken = next(n for n in tests.names if not np.isfinite(gradient[n]).all())
-        return finding(
-            "INCONSISTENT", f"{broken} holds a number that is not finite, where the exact gradient is finite"
-        )
+    if broken := [n for n in tests.names if not np.isfinite(gradient[n]).all()]:
+        correct = replays()
+        if all(_overflows(n, gradient, correct) for n in broken):
+            return finding(
+                "INCONCLUSIVE", f"{broken[0]} overflows where correct computations in its precision overflow too"
+            )
+        alone = next(n for n in broken if not _overflows(n, gradient, correct))
+        return finding("INCONSISTENT", f"{alone} holds a number that is not finite, where the exact gradient is finite")
     found = tests.alarms(gradient, truth)
     if not found:
         return finding("CONSISTENT", "every statistic lies within its limit")
@@ -84,6 +87,14 @@ def judge_gradient(
         verdict = "INCONCLUSIVE"
         reason = f"rounding may leave no digit of {lost}, and the statistics are those of small errors"
     return finding(verdict, reason, alarms, flips, replayed=True)
+
+
+def _overflows(name: str, gradient: Gradient, correct: Sequence[Gradient]) -> bool:
+    """Whether every number of a tensor that is not finite is not finite in some correct computation either."""
+    finite = np.isfinite(gradient[name])
+    for replay in correct:
+        finite = finite | ~np.isfinite(replay[name])
+    return bool(finite.all())
 
 
 def _unexplained(
