@@ -188,3 +188,17 @@ def test_the_documented_failure_is_what_is_printed() -> None:
         pe.testing.assert_matmul(np.array([[1, 2], [3, 4.5]], dtype="float32"), a, b)
     page = Path(__file__).parents[1] / "docs" / "testing.md"
     assert str(caught.value) in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("size", "seen"), [(1e-30, 0.003), (1e-35, 0.01), (1e-36, 0.1), (1e-37, 1.0)])
+def test_near_the_smallest_normal_number_flushing_hides_only_what_the_docs_say(size: float, seen: float) -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    rng = np.random.default_rng(0)
+    a, b = ((rng.normal(size=(64, 64)) * scale).astype(ml_dtypes.bfloat16) for scale in (1.0, size))
+    z = a.astype(np.float32) @ b.astype(np.float32)
+    wrong = (z * np.float32(1.0 + seen)).astype(ml_dtypes.bfloat16)
+    pe.testing.assert_matmul(z.astype(ml_dtypes.bfloat16), a, b, flush_to_zero=True)
+    with pytest.raises(pe.GradientMismatch):
+        pe.testing.assert_matmul(wrong, a, b, flush_to_zero=True)
+    with pytest.raises(pe.GradientMismatch):
+        pe.testing.assert_matmul((z * np.float32(1.003)).astype(ml_dtypes.bfloat16), a, b)
