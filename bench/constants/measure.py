@@ -96,9 +96,9 @@ class Standard:
             own = activation(name)
             around = behaviour(own, wide, np.zeros_like(wide), "any")
             kink = abs(1.0 - own.slope) if name in {"leaky_relu", "elu"} else 0.0
-            # z·(1 + erf)/2 doubles z first; the derivative of gelu_tanh has the factor (1 - tanh²)·z²: 0·∞.
+            # z·(1 + erf)/2 doubles z first; the derivative of gelu_tanh has the factor (1 - tanh²)·3z²: 0·∞.
             doubled = np.where((name == "gelu") & (2.0 * size > _LARGEST), np.inf, 0.0)
-            squared = np.where((name == "gelu_tanh") & (wide * wide > _LARGEST), np.inf, 0.0)
+            squared = np.where((name == "gelu_tanh") & (3.0 * wide * wide > _LARGEST), np.inf, 0.0)
             return cls(
                 z,
                 around.value,
