@@ -131,7 +131,7 @@ def _trained(seen: Watched) -> Callable[[Parameters, Batch], Evidence]:
             gradients=without(found.gradients),
             spread=without(found.spread),
             engine_32=without(found.engine_32),
-            looked=None,
+            quick=None,
         )
 
     return gather

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .checks.differences import Slope
     from .checks.ledger import Ledger
     from .checks.routes import Routes
+    from .checks.staged.gradients import CertifiedTensor
     from .checks.update import Update
     from .verify_staged import StagedReport
 
@@ -29,13 +30,14 @@ Verdict = Literal["CONSISTENT", "INCONSISTENT", "INCONCLUSIVE", "CERTIFIED", "RE
 class Verification:
     """True if consistent; prints as a summary; ``combination`` and ``update`` are None where they were not judged.
 
-    ``findings`` holds one black-box finding per gradient that was given. ``reach`` maps each loss to its parameters and
-    these to a word of :mod:`pyengine.checks.reach`. ``staged`` is the staged report where witnesses were at hand;
-    ``native`` maps canonical parameter names to the framework's. For a model that the engine does not know, ``refusal``
-    says why, ``routes`` compares the gradient of the total with the sum of the losses' gradients, ``slopes`` holds
-    directional finite differences, and parameters have the framework's names. ``not_judged`` says of every check that
-    did not run why it did not. ``warnings`` tells where a verdict means less, ``assumptions`` what it rests on.
-    ``diagnoses`` names what goes wrong in a training loop that was watched, each with a remedy.
+    ``findings`` holds one black-box finding per gradient that was judged; where every operation is certified none
+    needs to be, and ``tensors`` has a row per parameter. ``reach`` maps each loss to its parameters and these to a word
+    of :mod:`pyengine.checks.reach`. ``staged`` is the staged report where witnesses were at hand; ``native`` maps
+    canonical parameter names to the framework's. For a model that the engine does not know, ``refusal`` says why,
+    ``routes`` compares the gradient of the total with the sum of the losses' gradients, ``slopes`` holds directional
+    finite differences, and parameters have the framework's names. ``not_judged`` says of every check that did not run
+    why it did not. ``warnings`` tells where a verdict means less, ``assumptions`` what it rests on. ``diagnoses`` names
+    what goes wrong in a training loop that was watched, each with a remedy.
     ``notes`` are findings that make no verdict but that one should know.
     """
 
@@ -57,6 +59,7 @@ class Verification:
     assumptions: tuple[str, ...] = ()
     diagnoses: tuple[Diagnosis, ...] = ()
     notes: tuple[str, ...] = ()
+    tensors: tuple[CertifiedTensor, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -83,6 +86,10 @@ class Verification:
                 for f in self.findings
                 for tensor in f.tensors
             ]
+            + [
+                {"gradient": "summed", "native": self.native.get(tensor.name), **_plain(vars(tensor))}
+                for tensor in self.tensors
+            ]
             + [_plain(vars(tensor)) for tensor in (self.routes.tensors if self.routes else ())],
             "combination": None if self.combination is None else combination_data(self.combination),
             "update": None if self.update is None else update_data(self.update),
@@ -108,7 +115,7 @@ class Verification:
             "combination": (self.combination, "no summed gradient was given"),
             "update": (self.update, "no parameters before and after a step were given"),
             "reach": (self.reach or None, "no gradients of single losses were given"),
-            "parameters": (self.findings or self.routes or None, "no gradient was given"),
+            "parameters": (self.findings or self.tensors or self.routes or None, "no gradient was given"),
         }
         return {name: why for name, (found, why) in reasons.items() if found is None} | self.not_judged
 
@@ -145,6 +152,7 @@ class Verification:
         lines += [line for d in self.diagnoses for line in ("", d.name, f"  {d.sentence}", f"  → {d.remedy}")]
         for finding in self.findings:
             lines += ["", *_table(finding, self.named)]
+        lines += _certified(self.tensors, self.named)
         if self.combination is not None:
             lines += ["", "Gradient at the shared layers: G = Σ α·∇loss"]
             for name, a in self.combination.alpha.items():
@@ -226,6 +234,22 @@ def _table(finding: Finding, named: Callable[[str], str]) -> list[str]:
     ]
     lines += [f"  {alarm}" for alarm in finding.alarms[:5]]
     return lines
+
+
+def _certified(tensors: tuple[CertifiedTensor, ...], named: Callable[[str], str]) -> list[str]:
+    if not tensors:
+        return []
+    width = max([9, *(len(named(t.name)) for t in tensors)])
+    lines = [
+        "",
+        "summed: every operation is certified; of the last one of each tensor",
+        f"  {'tensor':<{width}}  {'error':>8}  {'expected':>8}  {'scale':>9}  {'smallest seen':>13}  of its bound",
+    ]
+    return lines + [
+        f"  {named(t.name):<{width}}  {t.actual_error:8.1e}  {t.predicted_error:8.1e}  {t.scale_error:+9.1e}  "
+        f"{t.detectable_scale:13.1e}  {t.ratio:.2g}"
+        for t in tensors
+    ]
 
 
 def _finding(finding: Finding) -> dict[str, Any]:

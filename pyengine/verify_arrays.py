@@ -142,7 +142,7 @@ def judged_gradients(
     verdict = _gravest(findings)
     report = Verification(
         verdict, _answer(verdict, findings), tuple(findings), combination, None, reach,
-        environment=environment(), warnings=_warnings(program, forward), assumptions=BLACK_BOX,
+        environment=environment(), warnings=logit_warnings(program, forward), assumptions=BLACK_BOX,
     )  # fmt: skip
     return report, forward
 
@@ -280,7 +280,7 @@ def _of_replays(again: Callable[[], list[tuple[Replay, Order]]], loss: str | Non
     return [restored(g.summed if loss is None else g.per_loss[loss], order) for g, order in again()]
 
 
-def _warnings(program: Program, forward: ForwardVariances) -> tuple[str, ...]:
+def logit_warnings(program: Program, forward: ForwardVariances) -> tuple[str, ...]:
     """Losses of which the logits carry so much rounding error that the first order is a rough guide."""
     found = []
     for name, curvature in program.curvature.items():

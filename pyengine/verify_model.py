@@ -13,13 +13,13 @@ import numpy as np
 from .adapters.computation import Computation, as_batch, require_no_weights
 from .adapters.from_jax import JaxModel, is_module
 from .checks.assumptions import STAGED
-from .checks.routes import touch
 from .checks.witnessed import witnessed_evidence
 from .engine import Network
 from .errors import Unsupported, listing, sentence
 from .progress import progress_line, say
 from .verification import Verification
 from .verify_arrays import judged_gradients
+from .verify_certified import verify_certified
 from .verify_observed import verify_observation
 from .verify_staged import StagedReport, verify_witnesses
 from .verify_step import judged_step, shows_gradient
@@ -112,8 +112,8 @@ def _verified(
     staged = _staged(done, mode, seed)
     if done.kept is not None and staged is not None:
         return _narrow(done, staged)
-    # Where every operation is certified, the losses' gradients are: the summed one is left, for its combination.
-    certified = staged is not None and staged.ok
+    if staged is not None and staged.ok and done.witnesses is not None and done.witnesses.summed is not None:
+        return verify_certified(done, staged)
     step = None
     if done.step is not None:
         say("the training step")
@@ -124,7 +124,7 @@ def _verified(
         done.x,
         done.targets,
         done.sample_weight,
-        per_loss=None if certified else done.per_loss,
+        per_loss=done.per_loss,
         summed=done.summed,
         flush_to_zero=done.flush_to_zero,
         seed=seed,
@@ -177,11 +177,6 @@ def _narrow(done: Computation, staged: StagedReport) -> Verification:
 
 
 def _with_stages(report: Verification, staged: StagedReport, done: Computation) -> Verification:
-    if staged.ok:
-        # Every operation on the way is right: a gradient that is zero there is zero, and none is cut off.
-        names = done.network.layout.names
-        reach = {loss: {name: touch(one.get(name)) for name in names} for loss, one in done.per_loss.items()}
-        report = replace(report, reach={**report.reach, **reach})
     if staged.verdict == "INCONCLUSIVE" or (staged.ok and report.verdict == "INCONSISTENT"):
         return replace(report, staged=staged)
     return replace(report, verdict=staged.verdict, answer=f"{done.framework}: {staged.answer}", staged=staged)

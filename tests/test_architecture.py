@@ -49,6 +49,7 @@ ORDER = (
     "verify_arrays",
     "verify_step",
     "adapters",
+    "verify_certified",
     "verify_model",
     "verify_file",
     "judge_watched",

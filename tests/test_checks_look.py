@@ -12,7 +12,7 @@ from steps import moved_by, with_gradient
 
 import pyengine as pe
 from pyengine.checks import update as module
-from pyengine.checks.hypotheses import MEAN, SEPARATE, STILL, SUM, TURN
+from pyengine.checks.hypotheses import MEAN, SEPARATE, SUM, TURN
 from pyengine.checks.update import NONE, OTHER, check_update
 from pyengine.checks.witnessed import witnessed_evidence
 from pyengine.parameters import Parameters
@@ -70,12 +70,15 @@ def test_the_verdict_is_that_of_all_elements(
     whole = judged(replace(seen, observed=expected != SEPARATE and not expected.startswith(TURN)))
     assert found.rule == whole.rule == expected
     assert [h.fits for h in found.hypotheses] == [h.fits for h in whole.hypotheses]
-    assert (found.unmoved, found.uncertain, found.coincide) == (whole.unmoved, whole.uncertain, whole.coincide)
+    assert (found.uncertain, found.coincide) == (whole.uncertain, whole.coincide)
     for one, other in zip(found.hypotheses, whole.hypotheses, strict=True):
         # What was refuted early is so by no more than by all elements.
         assert one.misfit <= other.misfit
         assert one.elements == step.trunk_size or (not one.fits and one.outside > 0)
-        assert one.elements == step.trunk_size or one.name not in (SUM, STILL, expected)
+        assert one.elements == step.trunk_size or one.name not in (SUM, expected)
+    assert found.unmoved == found.hypotheses[-1].misfit
+    # Where a hypothesis fits, the step on the gradient that was seen is no more than looked at.
+    assert (found.applied.elements < step.trunk_size) == any(h.fits for h in found.hypotheses)
 
 
 def test_one_element_beside_the_look_refutes_the_sum(step: Step) -> None:
@@ -102,6 +105,39 @@ def test_few_elements_of_the_evidence_are_those_of_the_whole(step: Step) -> None
         # Variances as products in float32 on one side, in float64 on the other; a few scalings round besides.
         tolerance = accumulated(len(step.x) + 16, unit_roundoff("float32"))
         np.testing.assert_allclose(spread, found.spread[loss].flat[some], rtol=tolerance)
+
+
+def test_the_norm_of_a_spread_is_bounded_without_forming_it(step: Step) -> None:
+    found = witnessed_evidence(step.network, step.before, step.x, step.targets)
+    # Variances in float32 on one side, summed in float64 on the other.
+    digits = 1.0 + accumulated(len(step.x) + 16, unit_roundoff("float32"))
+    for loss in WEIGHTS:
+        for tensor, spread in found.spread[loss].items():
+            exact = float(np.linalg.norm(spread))
+            # ‖a + b‖ ≤ ‖a‖ + ‖b‖ ≤ √2·‖a + b‖ where no element is negative.
+            assert exact <= digits * found.norm(loss, tensor) <= digits**2 * np.sqrt(2.0) * exact
+
+
+def test_evidence_a_step_away_has_the_gradients_from_there_and_the_spread_from_here(step: Step) -> None:
+    found = witnessed_evidence(step.network, step.before, step.x, step.targets)
+    there = Parameters(step.network.layout, step.before.flat * np.float32(1.01))
+    near, exact = found.moved(there), witnessed_evidence(step.network, there, step.x, step.targets)
+    assert near is not None
+    for loss in WEIGHTS:
+        assert near.spread[loss] is found.spread[loss]
+        assert (np.abs(near.gradients[loss].flat - exact.gradients[loss].flat) <= exact.spread[loss].flat).all()
+        assert not (np.abs(near.gradients[loss].flat - found.gradients[loss].flat) <= found.spread[loss].flat).all()
+
+
+@pytest.mark.parametrize("rule", [pe.Adam(epsilon=1e-3), pe.SGD(0.1), pe.SGD(1e-9)], ids=repr)
+def test_steps_in_turn_fit_or_miss_alike_where_the_rule_is_decided(step: Step, rule: Any) -> None:
+    seen = moved_by(replace(step, optimizer=rule), rule, [WEIGHTS])
+    decided, open_ = judged(seen), judged(replace(seen, observed=False))
+    turns = [h.fits for h in decided.hypotheses if h.name.startswith(TURN)]
+    assert len(turns) == 2
+    assert turns == [h.fits for h in open_.hypotheses if h.name.startswith(TURN)]
+    # A rate too small to tell is the truth for a step in turn; a usual one a planted fault.
+    assert set(turns) == {rule == pe.SGD(1e-9)}
 
 
 def test_no_result_keeps_what_the_check_was_made_of() -> None:

@@ -3,7 +3,8 @@
 G = Σ α_k·g_k is solved by least squares over the whole trunk, and over each shared tensor alone. Terms that are no
 losses, as regularizers, take part where they reach the trunk at all. With uncertainty U of G (the rounding spread of
 the losses under their weights, plus the roundings of reading G), every α_k comes with the interval
-α_k ± Σ_i |p_ki|·U_i, where p_k is row k of the pseudo-inverse: the farthest that α_k can move while G stays within U.
+α_k ± Σ_T ‖p_kT‖·‖U_T‖ over the tensors T, where p_k is row k of the pseudo-inverse: no farther can α_k move while G
+stays within U (Cauchy-Schwarz). Norms are all that is asked of a spread.
 
 The verdict follows from :func:`pyengine.checks.standing.standing`:
 
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +30,7 @@ import numpy.typing as npt
 
 from .. import spare
 from ..engine import Network
-from ..parameters import Array
+from ..parameters import Array, Layout
 from ..witnesses import Step
 from .evidence import BLOCK, Evidence
 from .standing import Standing, standing, worst
@@ -107,35 +108,44 @@ class Combination:
 
 def check_combination(step: Step, evidence: Evidence) -> Combination:
     """Decompose the applied gradient at the shared layers."""
-    size = step.trunk_size
+    size, layout = step.trunk_size, step.network.layout
     rows = [gradient.flat[:size] for gradient in evidence.gradients.values()]
-    spreads = [spread.flat[:size] for spread in evidence.spread.values()]
     engine = [gradient.flat[:size] for gradient in evidence.engine_32.values()]
     weights = [head.weight for head in step.network.heads.values()]
     applied = step.gradient.flat[:size]
     names = list(step.network.heads)
+    added = []
     for name, one in step.added.items():
         # A term that is no loss is a gradient beside the others, of weight 1: a square, a factor and sums by framework.
         row = one.gradient.flat[:size]
         if not row.any():
             continue  # such as a regularizer of a head alone
         names.append(name)
-        rows.append(row)
-        engine.append(row)
-        spreads.append(ADDED_ROUNDINGS * step.unit * np.abs(row))
+        added.append(row)
         weights.append(1.0)
         applied = applied + row
-    uncertainty = np.abs(applied, out=spare.empty(size))
-    uncertainty *= step.gradient_roundings * step.unit
-    for start in range(0, size, BLOCK):
-        here = slice(start, start + BLOCK)
-        for weight, spread in zip(weights, spreads, strict=True):
-            uncertainty[here] += abs(weight) * spread[here]
+    rows += added
+    parts = {name: _part(layout, name) for name in step.shared}
+    # ‖spread‖ of each row, by tensor, and ‖U‖, by the triangle inequality.
+    spreads = {
+        tensor: [evidence.norm(loss, tensor) for loss in evidence.gradients]
+        + [ADDED_ROUNDINGS * step.unit * _norm(row[part]) for row in added]
+        for tensor, part in parts.items()
+    }
+    rounding = step.gradient_roundings * step.unit
+    uncertain = {
+        tensor: float(np.dot(np.abs(weights), spreads[tensor])) + rounding * _norm(applied[part])
+        for tensor, part in parts.items()
+    }
     room = spare.empty((len(rows), size))
 
-    def fit(name: str, native: str, shape: tuple[int, ...], part: slice) -> Fit:
-        own, spread = [row[part] for row in rows], [row[part] for row in spreads]
-        alpha = _solve(own, spread, applied[part], uncertainty[part], room[:, part])
+    def fit(name: str, native: str, shape: tuple[int, ...], tensors: Sequence[str]) -> Fit:
+        start, stop = parts[tensors[0]].start, parts[tensors[-1]].stop
+        here = slice(start, stop)
+        own = [row[here] for row in rows]
+        spread = np.linalg.norm([spreads[tensor] for tensor in tensors], axis=0)
+        within = [(slice(parts[t].start - start, parts[t].stop - start), uncertain[t]) for t in tensors]
+        alpha = _solve(own, spread, applied[here], within, room[:, here])
         return Fit(
             name=name,
             native=native,
@@ -144,24 +154,40 @@ def check_combination(step: Step, evidence: Evidence) -> Combination:
                 head: Alpha(value, value - radius, value + radius, float(weight))
                 for head, weight, (value, radius) in zip(names, weights, alpha, strict=True)
             },
-            residual=_left([(1.0, applied[part])], [(value, row) for (value, _), row in zip(alpha, own, strict=True)]),
-            spread=_norm(uncertainty[part]),
-            size=_norm(applied[part]),
+            residual=_left([(1.0, applied[here])], [(value, row) for (value, _), row in zip(alpha, own, strict=True)]),
+            spread=math.hypot(*(allowed for _, allowed in within)),
+            size=_norm(applied[here]),
             engine_residual=_left(
-                [(weight, row[part]) for weight, row in zip(weights, engine, strict=True)],
+                [(weight, row[here]) for weight, row in zip(weights, [*engine, *added], strict=True)],
                 list(zip(weights, own, strict=True)),
-            ),
+            )
+            if engine
+            else math.nan,
         )
 
-    layout = step.network.layout
-    tensors = []
-    for name in step.shared:
-        start, shape = layout.offsets[name], layout.shapes[name]
-        tensors.append(fit(name, step.native[name], shape, slice(start, start + math.prod(shape))))
-    trunk = fit("trunk", "all shared layers", (size,), slice(0, size))
+    tensors = [fit(name, step.native[name], layout.shapes[name], [name]) for name in step.shared]
+    trunk = fit("trunk", "all shared layers", (size,), step.shared)
     verdict, reason, found = _judge(trunk, tensors, step.network, step.batch, set(step.added))
     factor = likeliest_factor(alpha_of(trunk)) if verdict == "scaled" else None
     return Combination(verdict, reason, found, trunk, tuple(tensors), cosines(rows), factor)
+
+
+def unknown(reason: str, weights: Mapping[str, float], size: int, rows: Sequence[Vector]) -> Combination:
+    """No coefficient can be fitted."""
+    alpha = {name: Alpha(math.nan, -math.inf, math.inf, weight) for name, weight in weights.items()}
+    empty = Fit("trunk", "all shared layers", (size,), alpha, math.nan, math.nan, math.nan, math.nan)
+    return Combination("cannot tell", reason, "between", empty, (), cosines(rows))
+
+
+def nothing_shared(net: Network) -> Combination:
+    """The finding on a network whose heads share nothing."""
+    weights = {name: head.weight for name, head in net.heads.items()}
+    return unknown("there are no shared layers", weights, 0, [np.zeros(0)] * len(weights))
+
+
+def _part(layout: Layout, name: str) -> slice:
+    start = layout.offsets[name]
+    return slice(start, start + math.prod(layout.shapes[name]))
 
 
 def alpha_of(fit: Fit) -> list[Alpha]:
@@ -169,10 +195,14 @@ def alpha_of(fit: Fit) -> list[Alpha]:
 
 
 def _solve(
-    rows: Sequence[Vector], spreads: Sequence[Vector], applied: Vector, uncertainty: Vector, room: Vector
+    rows: Sequence[Vector],
+    spreads: Sequence[float],
+    applied: Vector,
+    uncertain: Sequence[tuple[slice, float]],
+    room: Vector,
 ) -> list[tuple[float, float]]:
     """Least-squares coefficients and the radii of their intervals; infinite where a loss has no direction of its
-    own. ``room`` (K, n) is overwritten."""
+    own. ``spreads`` has the norm of each row's, ``uncertain`` that of U by parts. ``room`` (K, n) is overwritten."""
     norms = [_norm(row) for row in rows]
     sizes = [norm if norm > 0.0 else 1.0 for norm in norms]
     for row, own, size in zip(room, rows, sizes, strict=True):
@@ -180,14 +210,15 @@ def _solve(
     q, r = orthonormal(room)
     inverse = np.linalg.pinv(r)
     along, farthest = q @ applied, np.zeros(len(rows))
-    for start in range(0, applied.size, BLOCK):
-        here = slice(start, start + BLOCK)
-        farthest += np.abs(inverse @ q[:, here]) @ uncertainty[here]
+    for part, allowed in uncertain:
+        here = q[:, part]
+        squares = np.einsum("ki,ij,kj->k", inverse, here @ here.T, inverse)
+        farthest += np.sqrt(np.maximum(squares, 0.0)) * allowed
     found = []
     for k, size in enumerate(sizes):
         others = np.delete(r, k, axis=1)
         imitated = others @ np.linalg.lstsq(others, r[:, k], rcond=None)[0]
-        known = norms[k] > 0.0 and size * _norm(r[:, k] - imitated) > _norm(spreads[k])
+        known = norms[k] > 0.0 and size * _norm(r[:, k] - imitated) > spreads[k]
         radius = float(farthest[k]) / size if known else math.inf
         found.append((float(inverse[k] @ along) / size, radius))
     return found

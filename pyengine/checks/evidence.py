@@ -20,8 +20,8 @@ than the engine.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -63,13 +63,29 @@ class Lazily(Mapping[str, T]):
         return len(self._names)
 
 
+class Quick(Protocol):
+    """What some evidence can tell for less than all of it costs."""
+
+    def looked(self, loss: str, some: npt.NDArray[np.intp]) -> tuple[Vector, Vector]:
+        """The gradient of a loss and its spread at a few elements."""
+        ...
+
+    def norm(self, loss: str, tensor: str) -> float:
+        """At least the 2-norm of the spread of one tensor."""
+        ...
+
+    def elsewhere(self, loss: str, at: Parameters) -> Parameters:
+        """The engine's gradient of a loss at other parameters, in the working precision."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """Per head: the loss and its gradient in float64 (trunk first, then that head), and the rounding spread of each.
 
-    ``engine_32`` is the engine's float32 result for the whole batch. ``agreement`` is the largest |engine - reference|
-    of the two float64 routes, in units of the spread: the yardstick is worth something only while this is far below 1.
-    ``looked`` gives a gradient and its spread at a few elements for less than the whole costs.
+    ``engine_32`` is the engine's float32 result for the whole batch, empty where it was not computed. ``agreement`` is
+    the largest |engine - reference| of the two float64 routes, in units of the spread: the yardstick is worth something
+    only while this is far below 1.
     """
 
     losses: Mapping[str, float]
@@ -79,13 +95,24 @@ class Evidence:
     engine_32: Mapping[str, Parameters]
     agreement: float
     truth: Truth
-    looked: Callable[[str, npt.NDArray[np.intp]], tuple[Vector, Vector]] | None = None
+    quick: Quick | None = None
 
     def at(self, loss: str, some: Some) -> tuple[Vector, Vector]:
         """The gradient of a loss and its spread at some elements of the trunk, which comes first in every layout."""
-        if self.looked is not None and not isinstance(some, slice):
-            return self.looked(loss, some)
+        if self.quick is not None and not isinstance(some, slice):
+            return self.quick.looked(loss, some)
         return self.gradients[loss].flat[some], self.spread[loss].flat[some]
+
+    def norm(self, loss: str, tensor: str) -> float:
+        """At least the 2-norm of the spread of one tensor."""
+        return float(np.linalg.norm(self.spread[loss][tensor])) if self.quick is None else self.quick.norm(loss, tensor)
+
+    def moved(self, at: Parameters) -> Evidence | None:
+        """Gradients at parameters a step away, with the spread from here; None where they take new evidence."""
+        quick = self.quick
+        if quick is None:
+            return None
+        return replace(self, gradients=Lazily(self.gradients, lambda name: quick.elsewhere(name, at)), quick=None)
 
     def trunk(self, size: int) -> Vector:
         """(K, size): the per-loss gradients of the trunk, the Jacobian."""

@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..parameters import Array, Parameters
-from ..witnesses import Step
-from .evidence import Evidence, Some, gather_evidence
-from .replays import Alone, Apart, Gather, InTurn, OneStep, Predicted, Renamed, Replay, Replayer, Taken
+from .evidence import Some
+from .replays import Alone, Apart, InTurn, OneStep, Predicted, Renamed, Replay, Replayer, Taken
 
 Vector = npt.NDArray[np.float64]
 
@@ -43,10 +42,9 @@ class Still:
         )  # fmt: skip
 
 
-def hypotheses(step: Step, evidence: Evidence, gather: Gather = gather_evidence) -> list[Replay]:
+def hypotheses(replay: Replayer) -> list[Replay]:
     """Every hypothesis that applies to the step, the sum first and no step at all last."""
-    replay = Replayer(step, evidence, gather)
-    alone = Alone(replay)
+    step, alone = replay.step, Alone(replay)
     weights = {name: head.weight for name, head in step.network.heads.items()}
     names, k = list(weights), len(weights)
     summed = OneStep(replay, SUM, replay.of(weights))
@@ -73,7 +71,7 @@ def hypotheses(step: Step, evidence: Evidence, gather: Gather = gather_evidence)
                 seen.append(exchanged)
                 add(EXCHANGED, replay.of(dict(zip(names, exchanged, strict=True))))
     if step.previous is not None:
-        before = gather(step.network, step.before, step.previous[0], step.previous[1])
+        before = replay.gather(step.network, step.before, step.previous[0], step.previous[1])
         add(PREVIOUS, replay.of(weights, before))
     if step.leftover is not None:
         add(ADDED, replay.clipped(replay.outside, _beside(step.leftover, replay.summed(weights), step.unit)))

@@ -86,6 +86,8 @@ class Replayer:
 
     def __init__(self, step: Step, evidence: Evidence | None = None, gather: Gather = gather_evidence) -> None:
         self.gather = gather
+        # Whether what was applied was seen, so that no hypothesis has to tell it.
+        self.decided = False
         # By the losses that have stepped before, in their order.
         self.found: dict[tuple[str, ...], Evidence] = {} if evidence is None else {(): evidence}
         self.step, self.layout, self.unit = step, step.network.layout, step.unit
@@ -103,7 +105,10 @@ class Replayer:
         assert optimizer is not None
         if held is None:
             return optimizer.start(self.before(some))
-        slots, errors = ({name: slot[some] for name, slot in of.items()} for of in (held.slots, held.slot_errors))
+        slots, errors = (
+            {name: np.asarray(slot[some], np.float64) for name, slot in of.items()}
+            for of in (held.slots, held.slot_errors)
+        )
         return State(held.steps, slots, errors, held.error[some])
 
     def few(self, some: Some) -> Stepper | None:
@@ -164,7 +169,10 @@ class Replayer:
         """The evidence where the steps on these losses led."""
         if stepped not in self.found:
             at = Parameters(self.layout, here.astype(self.step.before.dtype))
-            self.found[stepped] = self.gather(self.step.network, at, self.step.x, self.step.targets)
+            near = self.found[()].moved(at) if self.decided else None
+            if near is None:
+                near = self.gather(self.step.network, at, self.step.x, self.step.targets)
+            self.found[stepped] = near
         return self.found[stepped]
 
 

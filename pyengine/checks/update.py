@@ -22,7 +22,12 @@ sum was seen to be applied and the optimizer itself does not move, as at a rate 
 A hypothesis fits if its misfit is at most 1. One that misses at one element does not fit, whatever the others say:
 where there are many elements, :data:`LOOK` of them, drawn at random, are asked first, and a hypothesis that is refuted
 there is asked no further; its misfit and its counts are those of what was looked at. What may fit is always asked at
-every element, and so is every hypothesis where none fits.
+every element, and so is every hypothesis where none fits. Where one fits, the step on the gradient that was seen to be
+applied, which is no hypothesis, is replayed at those elements alone.
+
+Where the gradient that was seen to be applied is the sum, and its step fits, the rule is decided: one call of the
+optimizer took it. The steps in turn then tell only whether one could have mistaken them for it, and the gradients at
+the parameters between them are taken from the engine in the working precision, with the spread that they had before.
 
 Two that fit *coincide* for this optimizer and batch: as plain SGD cannot tell one optimizer from several, nor Adam's
 first step a gradient from its double. Where the gradient that was applied was seen, it decides between them. Where none
@@ -136,22 +141,28 @@ def check_update(step: Step, evidence: Evidence, gather: Gather = gather_evidenc
 
     ``gather`` makes the evidence at other parameters and for other batches, as ``evidence`` was made.
     """
-    replays, parts = hypotheses(step, evidence, gather), _parts(step.trunk_size)
-    summed, still = replays[0], replays[-1]
-    applied = _applied(step)
+    replayer = Replayer(step, evidence, gather)
+    replays, parts, look = hypotheses(replayer), _parts(step.trunk_size), _look(step.trunk_size)
+    summed, applied = replays[0], _applied(step)
+    assert summed.taken is not None
     seen = OneStep(Replayer(step), "the gradient that was applied", applied)
-    by_sum, unmoved, by_seen = _compared(step, [summed, still, seen], parts)
-    found, look = [by_sum], _look(step.trunk_size)
-    for number, replay in enumerate(replays[1:-1], 1):
+    (by_sum,) = _compared(step, [summed], parts)
+    replayer.decided = by_sum.fits and _is_seen(step, summed, applied, parts)
+    found = [by_sum]
+    for number, replay in enumerate(replays[1:], 1):
         say("hypotheses", number, len(replays))
         found.append(_looked_at(step, replay, look, parts))
-    found.append(unmoved)
-    if not any(h.fits for h in found):
-        found = [by_sum, *_compared(step, replays[1:-1], parts), unmoved]
+    if any(h.fits for h in found):
+        (by_seen,) = _compared(step, [seen], parts if look is None else [look])
+    else:
+        *others, by_seen = _compared(step, [*replays[1:], seen], parts)
+        found = [by_sum, *others]
+    unmoved = found[-1]
     consistent = [
-        f.name for f, replay in zip(found, replays, strict=True) if f.fits and _is_seen(step, replay, applied, parts)
+        f.name
+        for f, replay in zip(found, replays, strict=True)
+        if f.fits and (replayer.decided if replay is summed else _is_seen(step, replay, applied, parts))
     ]
-    assert summed.taken is not None
     strange, uncertain = _beside(step, summed.taken, applied, parts)
     resting = by_sum.fits and unmoved.fits and _rests(step, summed, parts)
     rule, reason, verdict = _judge(step, found, by_seen, unmoved.misfit, consistent, strange, resting)

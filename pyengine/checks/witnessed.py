@@ -21,6 +21,7 @@ from ..engine import Network
 from ..gradients import Gradients
 from ..parameters import Array, Parameters, empty
 from ..rounding import precision
+from ..spec import Head
 from .blackbox.elements import Elements
 from .blackbox.narrow import BLOCK
 from .blackbox.program import Backward, Program
@@ -64,10 +65,10 @@ def witnessed_evidence(
         loss_spread=Lazily(net.heads, made.loss_spread),
         gradients=Lazily(net.heads, made.gradient),
         spread=Lazily(net.heads, made.spread),
-        engine_32=Lazily(net.heads, lambda name: made.engine.per_loss[name]),
+        engine_32={},
         agreement=0.0,
         truth="engine",
-        looked=made.looked,
+        quick=made,
     )
 
 
@@ -94,13 +95,23 @@ class _Made:
 
     def gradient(self, name: str) -> Parameters:
         if name not in self._gradients:
+            given: Mapping[str, Array] = self._back(name).gradient if self.per_loss is None else self.per_loss[name]
             layout = self.net.loss_layouts[name]
-            own = empty(layout, np.dtype(np.float64))
-            given = self._back(name).gradient if self.per_loss is None else self.per_loss[name]
-            for tensor in layout.names:
-                own[tensor][...] = given[tensor]
-            self._gradients[name] = own
+            if not isinstance(given, Parameters) or given.layout is not layout:
+                own = empty(layout, np.dtype(np.float64))
+                for tensor in layout.names:
+                    own[tensor][...] = given[tensor]
+                given = own
+            self._gradients[name] = given
         return self._gradients[name]
+
+    def elsewhere(self, name: str, at: Parameters) -> Parameters:
+        """The gradient of one loss at other parameters, by the engine in the working precision."""
+        head, net = self.net.heads[name], self.net
+        alone = Network(net.n_in, net.trunk, {name: Head(head.layers, head.loss)})
+        own = alone.parameters({tensor: at[tensor] for tensor in alone.layout.names})
+        given = self.batch.heads[name]
+        return alone.summed_gradient(own, self.batch.x, {name: given.target}, given.weights)
 
     def _back(self, name: str) -> Backward:
         with np.errstate(**QUIET):
@@ -121,6 +132,13 @@ class _Made:
                     _allowed(self.elements(name).whole(tensor), own[tensor], self.u, found[tensor])
             self._spread[name] = found
         return self._spread[name]
+
+    def norm(self, name: str, tensor: str) -> float:
+        """By the triangle inequality, from the sum of the variances alone."""
+        with np.errstate(**QUIET):
+            size = float(np.linalg.norm(self.gradient(name)[tensor]))
+            deviation = math.sqrt(self.elements(name).sum(tensor))
+        return SIDES * (ELEMENT_LIMIT * deviation + COHERENT * self.u * size)
 
     def looked(self, name: str, some: npt.NDArray[np.intp]) -> tuple[F64, F64]:
         """A gradient and its spread at a few elements; the last ones are kept."""

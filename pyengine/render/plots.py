@@ -21,7 +21,8 @@ def figure(result: Verification) -> Any:
         ) from error
     drawing = Figure(figsize=(9.0, 4.0), layout="constrained")
     left, right = drawing.subplots(1, 2)
-    tensors = [(f.name, t) for f in result.findings for t in f.tensors]
+    judged: list[tuple[str, Any]] = [(f.name, t) for f in result.findings for t in f.tensors]
+    tensors = judged + [("summed", t) for t in result.tensors]
     rows = range(len(tensors))
     left.plot([t.actual_error for _, t in tensors], rows, "o", label="observed")
     left.plot([t.predicted_error for _, t in tensors], rows, "|", markersize=14, label="predicted from rounding")

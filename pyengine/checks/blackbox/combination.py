@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ... import spare
 from ...parameters import Parameters
-from ..combination import Alpha, Combination, Fit, cosines, features_of, likeliest_factor, orthonormal, pattern
+from ..combination import Alpha, Combination, Fit, cosines, features_of, likeliest_factor, orthonormal, pattern, unknown
 from .narrow import BLOCK
 from .statistics import GradientTests
 
@@ -35,9 +35,7 @@ def combine(tests: GradientTests, finding: Finding, gradient: Gradient, parts: M
     jacobian = [_joined(part, names) for part in parts.values()]
     if not names or not all(np.isfinite(row).all() for row in (applied, *jacobian)):
         reason = "a gradient is not finite" if names else "there are no shared layers"
-        alpha = {name: Alpha(np.nan, -np.inf, np.inf, weight) for name, weight in weights.items()}
-        empty = Fit("trunk", "all shared layers", (applied.size,), alpha, np.nan, np.nan, np.nan, np.nan)
-        return Combination("cannot tell", reason, "between", empty, (), cosines(jacobian))
+        return unknown(reason, weights, applied.size, jacobian)
 
     rows, independent = _rows(jacobian)
     values = rows @ applied

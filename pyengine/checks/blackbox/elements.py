@@ -96,9 +96,10 @@ class Elements:
         if name in self._whole:
             return float(self._whole[name].sum())
         w = self._weights[name]
-        through_gz = np.vdot(w.of_gz.given.sum(axis=0), _squares(w.h))
-        through_h = np.vdot(_squares(w.gz), w.of_h.given.sum(axis=0))
-        return float(through_gz + through_h + w.own.sum())
+        gz, h = _squares(w.gz), _squares(w.h)
+        through_gz = np.vdot(w.of_gz.given.sum(axis=0) + w.on_terms * gz, h)
+        through_h = np.vdot(gz, w.of_h.given.sum(axis=0))
+        return float(through_gz + through_h + w.on_sum * np.vdot(w.dw, w.dw) + w.rest * w.dw.size)
 
     def some(self, name: str, rows: Index, columns: Index) -> tuple[F64, F64]:
         """Of some elements of a matrix, given by their rows and columns, the numbers and their variances, (count,)."""

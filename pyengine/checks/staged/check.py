@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ...activations import Linear as LinearActivation
-from ...activations import ReLU
 from ...parameters import Array, Parameters
 from ...progress import say
 from ...rounding import precision, unit_roundoff
 from ...rounding.storage import Storage, storage
 from .elementwise import Activated, exactly
 from .finding import Finding, Kind
+from .gaps import Filled
 from .linear_stages import judge_linear, judge_sum, judge_weighted_sum
 from .loss_stage import judge_loss
 from .matrices import Matrix, Product, Room
@@ -106,8 +106,8 @@ class _Walk:
         self.unjudged: list[str] = []
         self.matrices: dict[int, Matrix] = {}
         self.room = Room()
-        self.z: dict[str, Array] = dict(witnesses.z)
-        self.h: dict[str, Array] = dict(witnesses.h)
+        self.filled = Filled(net, witnesses)
+        self.z, self.h = self.filled.z, self.filled.h
         self.activated: dict[str, Activated] = {}
 
     # ------------------------------------------------------------------------------------------------------- forward
@@ -115,10 +115,7 @@ class _Walk:
     def forward(self) -> None:
         shared = self._forward(self.net.trunk_layers, self.batch.x)
         for name, layers in self.net.head_layers.items():
-            last = layers[-1].name
             output = self.witnesses.outputs.get(name)
-            if output is not None:
-                self.h.setdefault(last, output)
             found = self._forward(layers, shared)
             if output is not None and found is not None and found is not output:
                 self.stages.append(exactly(f"outputs[{name!r}]", "output", output, found, self.p))
@@ -127,8 +124,6 @@ class _Walk:
         for layer in layers:
             name = layer.name
             copies = isinstance(layer.activation, LinearActivation)
-            if copies and name in self.h:
-                self.z.setdefault(name, self.h[name])
             z = self.z.get(name)
             if z is None or h is None:
                 self.unjudged.append(f"z[{name!r}]")
@@ -138,8 +133,6 @@ class _Walk:
                 self._linear(f"z[{name!r}]", "product", z, (product,), bias)
             if z is not None:
                 self.activated[name] = Activated(layer, z, self.p, self.kept, self.h.get(name))
-                if name not in self.h and (copies or isinstance(layer.activation, ReLU)):
-                    self.h[name] = z if copies else np.maximum(z, 0)
             h = self.h.get(name)
             if z is None or h is None:
                 self.unjudged.append(f"h[{name!r}]")
@@ -158,7 +151,7 @@ class _Walk:
         for name in self.net.heads if head is None else (head,):
             layers = self.net.head_layers[name]
             last = layers[-1]
-            dh, output = self._dh(one, last), self.h.get(last.name)
+            dh, output = self.filled.dh(one, last), self.h.get(last.name)
             where = f"{path}.dh[{last.name!r}]"
             if dh is None or output is None:
                 self.unjudged.append(where)
@@ -181,7 +174,7 @@ class _Walk:
         dz: Array | None = None
         for i in reversed(range(len(layers))):
             layer, name = layers[i], layers[i].name
-            dh, dz = self._dh(one, layer), self._dz(one, layer)
+            dh, dz = self.filled.dh(one, layer), self.filled.dz(one, layer)
             where = f"{path}.dz[{name!r}]"
             if dh is None or dz is None or name not in self.activated:
                 self.unjudged.append(where)
@@ -209,7 +202,7 @@ class _Walk:
 
     def _input_gradient(self, path: str, one: Backward, layer: Layer, into: list[tuple[Layer, Array | None]]) -> None:
         """Judge ∂L/∂h of a layer from the dz of the layers that it feeds."""
-        where, claimed = f"{path}.dh[{layer.name!r}]", self._dh(one, layer)
+        where, claimed = f"{path}.dh[{layer.name!r}]", self.filled.dh(one, layer)
         products = tuple(
             Product(self.matrix(dz), self.matrix(self.params[f"{fed.name}.weight"]))
             for fed, dz in into
@@ -235,29 +228,6 @@ class _Walk:
             else:
                 weights = [self.net.heads[name].weight for name in heads]
                 self.stages.append(judge_weighted_sum(where, claimed, parts, weights, self.p, self.kept))
-
-    def _dh(self, one: Backward, layer: Layer) -> Array | None:
-        found = one.dh.get(layer.name)
-        copied = one.dz.get(layer.name) if isinstance(layer.activation, LinearActivation) else None
-        return copied if found is None else found
-
-    def _dz(self, one: Backward, layer: Layer) -> Array | None:
-        z: Array | None = self.z.get(layer.name)
-        dh: Array | None = one.dh.get(layer.name)
-        found: Array | None = one.dz.get(layer.name)
-        if found is not None or dh is None:
-            return found
-        if isinstance(layer.activation, LinearActivation):
-            return dh
-        # At z = 0 conventions differ, and what was used there cannot be known.
-        if (
-            isinstance(layer.activation, ReLU)
-            and z is not None
-            and not ((z == 0) & (dh != 0)).any()
-            and np.isfinite(dh).all()
-        ):
-            return np.asarray(np.where(z > 0, dh, dh.dtype.type(0)))
-        return None
 
     # ------------------------------------------------------------------------------------------------------- matrices
 
