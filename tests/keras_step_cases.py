@@ -11,12 +11,12 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras_cases import BACKEND, CLIPS, batch, two_heads
+from keras_cases import BACKEND, CLIPS, batch, certified, two_heads
 from keras_script import Claims
 
 import pyengine as pe
 from pyengine import demo
-from pyengine.adapters import keras_model, keras_step, keras_stepping
+from pyengine.adapters import keras_kept, keras_model, keras_step, keras_stepping
 
 claim = Claims()
 
@@ -259,6 +259,52 @@ def what_is_compiled_for_an_optimizer_belongs_to_its_options_and_dies_with_it() 
     gc.collect()
     assert optimizer() is None
     assert not len(keras_stepping._kept)
+
+
+@claim
+def what_is_compiled_for_a_model_belongs_to_its_options_and_dies_with_it() -> None:
+    x, targets = batch()
+
+    def change(model: Any, number: int) -> float:
+        """Something that a program which was compiled before knows nothing of; the weight of the second loss."""
+        if number == 1:
+            model.get_layer("one").activation = keras.activations.tanh
+        elif number == 2:
+            model.get_layer("two").kernel.regularizer = keras.regularizers.L2(0.1)
+        elif number == 3:
+            model.get_layer("two").kernel.regularizer.l2 = 0.2
+        elif number == 4:
+            model.compile("sgd", loss=["categorical_crossentropy", "mse"], loss_weights=[1.0, 0.25])
+        return 0.25 if number == 4 else 0.5
+
+    model = two_heads()
+    for number in range(5):
+        weight, seen = change(model, number), []
+        for _ in range(3):  # on TensorFlow eager, compiled, kept
+            report = certified(model, x, targets)
+            assert (report.combination.verdict, report.update.verdict) == ("summed", "summed"), report
+            assert report.combination.alpha["ink"].configured == weight, report
+            assert ("regularizers" in report.combination.alpha) == (number >= 2), report
+            seen.append(list(keras_kept._kept.get(model, {}).values()))
+        assert all(one is other for one, other in zip(seen[1], seen[2], strict=True))
+        assert bool(seen[2]) == (BACKEND != "torch")
+    dead = weakref.ref(model)
+    del model, report
+    gc.collect()
+    assert dead() is None
+    assert not len(keras_kept._kept)
+
+
+@claim
+def nothing_is_kept_of_what_a_user_wrote() -> None:
+    x, targets = batch()
+    model = two_heads()
+    model.compute_loss = lambda *given, **named: keras.Model.compute_loss(model, *given, **named)
+    assert pe.verify(model, x, targets).verdict == "CERTIFIED"
+    assert model not in keras_kept._kept
+    model = two_heads()
+    certified(model, x, targets)
+    assert (model in keras_kept._kept) == (BACKEND != "torch")
 
 
 @claim

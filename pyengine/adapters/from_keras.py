@@ -18,7 +18,8 @@ from ..optimizers import Adam
 from ..parameters import Array, Parameters, empty
 from ..witnesses import Log, Step
 from .keras_backend import array_of, load, versions
-from .keras_model import Subject, keras_targets, read_parameters, subject_of
+from .keras_model import keras_targets, read_parameters, subject_of
+from .keras_subject import Subject
 
 __all__ = ["load", "observe_step"]
 

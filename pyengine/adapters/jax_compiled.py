@@ -19,6 +19,11 @@ _kept: Kept[Any] = Kept(MOST)
 
 def together(function: Callable[..., Any], *arguments: Any) -> Any:
     """``function(*arguments)``, compiled as a whole. Arguments and results are pytrees."""
+    return prepared(function, *arguments)(*arguments)
+
+
+def prepared(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+    """The function as a program for arguments of these shapes, traced now. The function itself is not held."""
     import jax
 
     closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
@@ -28,8 +33,8 @@ def together(function: Callable[..., Any], *arguments: Any) -> Any:
         return jax.jit(lambda numbers, leaves: jax.core.eval_jaxpr(program, numbers, *leaves))
 
     numbers = [one if isinstance(one, jax.Array) else jax.numpy.asarray(one) for one in closed.consts]
-    found = _kept.get(_text(closed.jaxpr), compiled)(numbers, jax.tree.leaves(arguments))
-    return jax.tree.unflatten(jax.tree.structure(shapes), found)
+    run, structure = _kept.get(_text(closed.jaxpr), compiled), jax.tree.structure(shapes)
+    return lambda *given: jax.tree.unflatten(structure, run(numbers, jax.tree.leaves(given)))
 
 
 def _text(program: Any) -> Hashable | None:

@@ -75,6 +75,21 @@ def array_of(keras: Any, tensor: Any) -> Array:
         return np.array(keras.ops.convert_to_numpy(tensor))
 
 
+def snapshot(keras: Any, variable: Any) -> Any:
+    """The value of a variable now, as the backend has it: what is assigned to the variable later does not change it."""
+    value = variable.value
+    if keras.backend.backend() == "tensorflow":
+        return value.read_value()
+    return value.detach().clone() if keras.backend.backend() == "torch" else value
+
+
+def view_of(keras: Any, tensor: Any) -> Array:
+    """A backend's tensor, no variable, as an array to be read: on the CPU its own memory."""
+    if keras.backend.backend() == "tensorflow":
+        return np.asarray(memoryview(tensor)) if str(tensor.dtype.name) != "bfloat16" else array_of(keras, tensor)
+    return np.asarray(keras.ops.convert_to_numpy(tensor))
+
+
 def versions(keras: Any) -> dict[str, str]:
     """Keras and its backend, with their versions."""
     backend = keras.backend.backend()

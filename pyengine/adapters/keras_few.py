@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..parameters import Array, Layout
-from .keras_backend import array_of
+from .keras_backend import array_of, view_of
 from .keras_stepping import options_of, stepping
 
 Vector = npt.NDArray[np.float64]
@@ -34,25 +34,38 @@ class _Twin:
 _twins: weakref.WeakKeyDictionary[Any, _Twin] = weakref.WeakKeyDictionary()
 
 
-class FewOwn:
-    """The optimizer at ``some`` elements of the flat parameters, from where the step began.
+class Places:
+    """Where some elements of the flat parameters lie: per tensor its name, which of them are its own, their indices."""
 
-    ``before`` has the values of all variables by id, ``variables`` the trained ones by canonical name.
+    def __init__(self, layout: Layout, some: Index) -> None:
+        self.some = some
+        self.by_tensor = []
+        for name in layout.names:
+            shape, start = layout.shapes[name], layout.offsets[name]
+            here = np.flatnonzero((some >= start) & (some < start + int(np.prod(shape))))
+            if here.size:
+                self.by_tensor.append((name, here, np.unravel_index(some[here] - start, shape)))
+
+
+class FewOwn:
+    """The optimizer at the elements in these ``places``, from where the step began.
+
+    ``before`` has the values of all variables by id, as tensors of the backend, ``variables`` the trained ones by
+    canonical name.
     """
 
     def __init__(
-        self, keras: Any, optimizer: Any, variables: Mapping[str, Any], layout: Layout, before: Mapping[int, Array],
-        some: Index, added: Vector | None, factor: float, dtype: str,
+        self, keras: Any, optimizer: Any, variables: Mapping[str, Any], before: Mapping[int, Any],
+        places: Places, added: Vector | None, factor: float, dtype: str,
     ) -> None:  # fmt: skip
         self.keras, self.dtype, self.factor = keras, dtype, factor
-        self.added = None if added is None else added[some]
-        twin = _twin(keras, optimizer, some.size, dtype)
-        places = list(_places(layout, some))
+        self.added = None if added is None else added[places.some]
+        twin = _twin(keras, optimizer, places.some.size, dtype)
 
         def gathered(of: Callable[[Any], Any]) -> Array:
-            found = np.empty(some.size, dtype)
-            for name, here, at in places:
-                given = before[id(of(variables[name]))]
+            found = np.empty(places.some.size, dtype)
+            for name, here, at in places.by_tensor:
+                given = view_of(keras, before[id(of(variables[name]))])
                 found[here] = given.T[at] if name.endswith(".weight") else given[at]
             return found
 
@@ -109,12 +122,3 @@ def _slots(optimizer: Any) -> tuple[str, ...]:
 def _scalars(optimizer: Any) -> list[Any]:
     """What it remembers beside, as its count of steps and its rate."""
     return [one for one in optimizer.variables if tuple(one.shape) == ()]
-
-
-def _places(layout: Layout, some: Index) -> Any:
-    """Per tensor: its name, which of the elements are its own, and where in it they lie."""
-    for name in layout.names:
-        shape, start = layout.shapes[name], layout.offsets[name]
-        here = (some >= start) & (some < start + int(np.prod(shape)))
-        if here.any():
-            yield name, here, np.unravel_index(some[here] - start, shape)

@@ -52,6 +52,12 @@ class Term:
     def name(self) -> str:
         return _function(self.function)[0]
 
+    @property
+    def options(self) -> tuple[str, ...]:
+        """All that Keras' own loss takes from Python, as text."""
+        name, options = _function(self.function)
+        return name, repr(sorted(options.items())), str(self.function.reduction), str(self.function.dtype)
+
     def engine_target(self, dtype: str) -> Array:
         """The target as the engine takes it, in the same numbers."""
         target: Array = self.target

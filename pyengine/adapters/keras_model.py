@@ -7,7 +7,6 @@ of its variables and what its layers add by ``add_loss``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,63 +21,13 @@ from .computation import Computation
 from .keras_backend import array_of, load, versions
 from .keras_differentiation import differentiate
 from .keras_forward import Seen, Zeros, forward
-from .keras_graph import Graph, Place, graph_of, shared_depth
+from .keras_graph import Graph, graph_of, shared_depth
+from .keras_kept import program
 from .keras_losses import Term, compiled, terms_of
+from .keras_subject import Subject
 
 REGULARIZERS, ADDED, DATA = "regularizers", "add_loss", "the weighted sum of the losses"
 DTYPES = ("float32", "float64")
-
-
-@dataclass(frozen=True, eq=False)
-class Subject:
-    """A Keras model as the engine sees it, and a batch as Keras is given it.
-
-    ``places`` maps canonical layer names to the model's layers, ``variables`` canonical parameter names to its
-    variables. ``x`` is what the model takes.
-    """
-
-    model: Any
-    graph: Graph
-    terms: dict[str, Term]
-    network: Network
-    places: dict[str, Place]
-    variables: dict[str, Any]
-    x: Array
-    params: Parameters
-    compute_dtype: str = "float32"
-
-    @property
-    def narrow(self) -> bool:
-        return self.compute_dtype in NARROW
-
-    @property
-    def native(self) -> dict[str, str]:
-        return {name: str(variable.path) for name, variable in self.variables.items()}
-
-    @property
-    def dtype(self) -> str:
-        return str(self.params.dtype)
-
-    @property
-    def trunk(self) -> dict[str, Place]:
-        return {name: place for name, place in self.places.items() if name.startswith("trunk.")}
-
-    @property
-    def heads(self) -> dict[str, dict[str, Place]]:
-        return {
-            head: {layer.name: self.places[layer.name] for layer in layers}
-            for head, layers in self.network.head_layers.items()
-        }
-
-    @property
-    def logits(self) -> set[str]:
-        """The last layers whose softmax or sigmoid belongs to the loss."""
-        last = {head: layers[-1].name for head, layers in self.network.head_layers.items()}
-        return {
-            name
-            for head, name in last.items()
-            if self.places[name].softmax or self.places[name].dense.activation != self.terms[head].last.activation
-        }
 
 
 def subject_of(model: Any, x: Any, targets: Any, sample_weight: Any = None, objective: Any = None) -> Subject:
@@ -156,13 +105,12 @@ def compute(subject: Subject) -> tuple[Computation, dict[str, tuple[float, dict[
     keras, terms, network = load(), subject.terms, subject.network
     regularized = {id(v): v for v in subject.model.trainable_variables if getattr(v, "regularizer", None) is not None}
 
-    def run(zeros: Zeros | None) -> tuple[dict[str, Any], Seen]:
-        seen = forward(
-            keras, subject.graph.shaping, subject.trunk, subject.heads, subject.logits, subject.x, zeros
-        )  # fmt: skip
+    def run(batch: Any, zeros: Zeros | None) -> tuple[dict[str, Any], Seen]:
+        x, targets, weights = batch
+        seen = forward(keras, subject.graph.shaping, subject.trunk, subject.heads, subject.logits, x, zeros)
         values, weighted = {}, []
         for name, term in terms.items():
-            loss = term.function(term.target, seen.outputs[name], term.sample_weight)
+            loss = term.function(targets[name], seen.outputs[name], weights[name])
             value = keras.ops.cast(loss, subject.dtype)
             values[name] = value
             weighted.append(value if term.weight is None else keras.ops.multiply(value, term.weight))
@@ -178,8 +126,15 @@ def compute(subject: Subject) -> tuple[Computation, dict[str, tuple[float, dict[
 
     for layer in _layers(subject):
         layer._clear_losses()
+    batch = (
+        subject.x,
+        {name: term.target for name, term in terms.items()},
+        {name: term.sample_weight for name, term in terms.items()},
+    )
     try:
-        values, seen, gradients = differentiate(keras, run, subject.variables)
+        values, seen, gradients = differentiate(
+            keras, run, subject.variables, batch, program(keras, subject, "gradients")
+        )
     finally:
         for layer in _layers(subject):
             layer._clear_losses()

@@ -1,8 +1,9 @@
 """Keras: let a model take one training step, see what its optimizer was given, and put everything back.
 
 The model's own ``train_step`` runs once, whoever wrote it, so that every call of ``optimizer.apply`` can be listened
-to: eagerly, but for Keras' own on JAX, which is one program with what the optimizer is given among its results.
-Afterwards variables, the optimizer's state, metrics and compiled functions are as they were.
+to. Keras' own is a program with what the optimizer is given among its results, where the backend compiles
+(:mod:`pyengine.adapters.keras_kept`); a user's runs eagerly, for it may read anything. Afterwards variables, the
+optimizer's state, metrics and compiled functions are as they were.
 """
 
 from __future__ import annotations
@@ -20,17 +21,20 @@ from ..optimizers import Rule, State
 from ..parameters import Array, Parameters, empty
 from ..witnesses import Added, Clip, Log, Step
 from .computation import Computation
-from .jax_compiled import together
-from .keras_backend import array_of, load, require_undistributed
-from .keras_few import FewOwn, takes_each_alone
-from .keras_model import Subject, keras_targets, read_parameters, subject_of
+from .keras_backend import array_of, load, require_undistributed, snapshot, view_of
+from .keras_few import FewOwn, Places, takes_each_alone
+from .keras_kept import program
 from .keras_model import compute as gradients_of
+from .keras_model import keras_targets, read_parameters, subject_of
 from .keras_rule import innermost, rule_of
 from .keras_stepping import stepping
+from .keras_subject import Subject
 
 Vector = npt.NDArray[np.float64]
-Hear = Callable[[Any, Any], None]
-"""Takes what ``optimizer.apply`` is given: gradients and their variables."""
+Given = dict[str, Any]
+"""What ``optimizer.apply`` was given, by the canonical names of its variables; None for a variable without."""
+Hear = Callable[[Given | None], None]
+"""Takes it, or None where it could not be seen."""
 
 
 def compute(model: Any, x: Any, targets: Any, sample_weight: Any = None) -> Computation:
@@ -80,30 +84,25 @@ def observe(subject: Subject, done: Computation, extra: Mapping[str, tuple[float
     total = sum((one.gradient.flat for one in added.values()), np.zeros(layout.size))
     inner = innermost(optimizer)
     factor = float(inner.loss_scale_factor or 1.0)
-    rule, state, clip = _rule(keras, subject, inner)
-    if added and clip is not None:
-        rule = None  # the regularizer's gradient is clipped with the losses'; Keras' own optimizer knows how
     applied: list[Parameters] = []
     hidden: list[bool] = []
 
-    def hear(gradients: Any, variables: Any) -> None:
-        jax = keras.backend.backend() == "jax"
-        if gradients is None or (jax and any(_traced(g) for g in gradients if g is not None)):
+    jax = keras.backend.backend() == "jax"
+
+    def hear(given: Given | None) -> None:
+        if given is None or (jax and any(map(_traced, given.values()))):
             hidden.append(True)
             return
-        found = {id(v): g for v, g in zip(variables, gradients, strict=True) if g is not None}
         arrays = {}
-        for name, variable in subject.variables.items():
-            given = found.get(id(variable))
-            if given is not None:
-                array = array_of(keras, given).astype(np.float64) / factor
+        for name, gradient in given.items():
+            if gradient is not None:
+                array = array_of(keras, gradient).astype(np.float64) / factor
                 arrays[name] = array.T if name.endswith(".weight") else array
         applied.append(_joined(layout, arrays))
 
     custom = type(model).train_step is not _own_train_step(model)
-    whole = keras.backend.backend() == "jax" and not custom and not model.run_eagerly
-    listening = _as_a_whole(model, inner, hear) if whole else _eagerly(model, inner, hear)
-    started: list[Any] = []
+    whole = keras.backend.backend() != "torch" and not custom and not model.run_eagerly
+    listening = (_as_a_whole if whole else _eagerly)(keras, subject, inner, hear)
     with restored(keras, model) as before, listening:
         model.reset_metrics()
         weights = {name: term.sample_weight for name, term in subject.terms.items()}
@@ -114,6 +113,9 @@ def observe(subject: Subject, done: Computation, extra: Mapping[str, tuple[float
         )
         logs = model.train_on_batch(subject.x, keras_targets(subject), sample_weight=given, return_dict=True)
         after = read_parameters(keras, subject.network, subject.variables)
+    rule, state, clip = _rule(keras, subject, inner, before)
+    if added and clip is not None:
+        rule = None  # the regularizer's gradient is clipped with the losses'; Keras' own optimizer knows how
     notes = []
     if hidden:
         notes.append(
@@ -123,9 +125,13 @@ def observe(subject: Subject, done: Computation, extra: Mapping[str, tuple[float
         notes.append(f"train_step called the optimizer {len(applied)} times; its first gradient is decomposed.")
     first = applied[0].flat - total if applied else np.zeros(layout.size)
 
+    known: list[Places] = []  # all hypotheses are asked for the same elements
+
     def few(some: npt.NDArray[np.intp]) -> FewOwn:
+        if not known or known[0].some is not some:
+            known[:] = [Places(layout, some)]
         other = total if total.any() else None
-        return FewOwn(keras, inner, subject.variables, layout, before, some, other, factor, subject.dtype)
+        return FewOwn(keras, inner, subject.variables, before, known[0], other, factor, subject.dtype)
 
     return Step(
         framework="Keras",
@@ -147,7 +153,7 @@ def observe(subject: Subject, done: Computation, extra: Mapping[str, tuple[float
         notes=tuple(notes),
         observed=len(applied) == 1 and not hidden,
         state=state,
-        own=lambda: _Own(keras, subject, inner, before, started, total, factor),
+        own=lambda: _Own(keras, subject, inner, before, total, factor),
         own_at=few if rule is not None and takes_each_alone(keras, inner) else None,
         own_name=type(inner).__name__,
         clip=clip,
@@ -159,42 +165,41 @@ class _Own:
     """The model's own optimizer as a stepper: it steps from where the training step began, and all is put back."""
 
     def __init__(
-        self, keras: Any, subject: Subject, optimizer: Any, before: Mapping[int, Array], started: list[Any],
-        added: Vector, factor: float,
-    ) -> None:  # fmt: skip
+        self, keras: Any, subject: Subject, optimizer: Any, before: Mapping[int, Any], added: Vector, factor: float
+    ) -> None:
         self.keras, self.subject = keras, subject
         trained = list(subject.model.trainable_variables)
         names = {id(variable): name for name, variable in subject.variables.items()}
         self.names = [names[id(v)] for v in trained if id(v) in names]
         self.places = {names[id(v)]: i for i, v in enumerate(trained) if id(v) in names}
         self.run = stepping(keras, optimizer, trained, [subject.variables[name] for name in self.names])
-        if not started:  # the backend's own tensors, the same for every stepper
-            started += [keras.ops.convert_to_tensor(before[id(one)]) for one in (*trained, *optimizer.variables)]
-        self.here: Sequence[Any] = started
+        self.here: Sequence[Any] = [before[id(one)] for one in (*trained, *optimizer.variables)]
         self.added, self.factor = added if added.any() else None, factor
 
     def step(self, gradient: Vector) -> Array:
         """Take one step with a flat gradient in canonical order; all parameters after it, flat."""
-        layout = self.subject.network.layout
-        total = gradient if self.added is None else gradient + self.added
-        given = Parameters(layout, (total * self.factor).astype(self.subject.dtype))
-        self.here = self.run(self.here, [_turned(name, given[name]) for name in self.names])
-        after = empty(layout, np.dtype(self.subject.dtype))
+        layout, dtype = self.subject.network.layout, np.dtype(self.subject.dtype)
+        total = Parameters(layout, gradient if self.added is None else gradient + self.added)
+        given = [_turned(name, total[name]) for name in self.names]
+        given = [np.multiply(one, self.factor, out=np.empty(one.shape, dtype), casting="same_kind") for one in given]
+        self.here = self.run(self.here, given)
+        after = empty(layout, dtype)
         for name, place in self.places.items():
-            after[name][...] = _turned(name, array_of(self.keras, self.here[place]))
+            after[name][...] = _turned(name, view_of(self.keras, self.here[place]))
         return after.flat
 
 
 def _turned(name: str, array: Array) -> Array:
     """Between the engine's weights, (n_out, n_in), and Keras' kernels."""
-    return np.ascontiguousarray(array.T) if name.endswith(".weight") else array
+    return array.T if name.endswith(".weight") else array
 
 
 @contextmanager
-def restored(keras: Any, model: Any) -> Iterator[dict[int, Array]]:
-    """Put every variable of the model, its metrics and its optimizer back afterwards; yields their values by id."""
+def restored(keras: Any, model: Any) -> Iterator[dict[int, Any]]:
+    """Put every variable of the model, its metrics and its optimizer back afterwards; yields their values by id, as
+    tensors of the backend."""
     held = {id(v): v for v in (*model.variables, *model.metrics_variables, *model.optimizer.variables)}
-    values = {key: array_of(keras, variable) for key, variable in held.items()}
+    values = {key: snapshot(keras, variable) for key, variable in held.items()}
     torch = keras.backend.backend() == "torch"
     gradients = [(v.value, v.value.grad) for v in model.trainable_variables] if torch else []
     try:
@@ -211,11 +216,12 @@ def restored(keras: Any, model: Any) -> Iterator[dict[int, Array]]:
 
 
 @contextmanager
-def _eagerly(model: Any, optimizer: Any, hear: Hear) -> Iterator[None]:
+def _eagerly(_: Any, subject: Subject, optimizer: Any, hear: Hear) -> Iterator[None]:
+    model = subject.model
     eager, function = model.run_eagerly, model.train_function
     model.run_eagerly, model.train_function = True, None
     try:
-        with _heard(optimizer, hear):
+        with _heard(subject, optimizer, hear):
             yield
     finally:
         model.run_eagerly = eager
@@ -223,33 +229,25 @@ def _eagerly(model: Any, optimizer: Any, hear: Hear) -> Iterator[None]:
 
 
 @contextmanager
-def _as_a_whole(model: Any, optimizer: Any, hear: Hear) -> Iterator[None]:
-    """JAX compiles the step once, and not each of its operations for every shape."""
-    import jax
+def _as_a_whole(keras: Any, subject: Subject, optimizer: Any, hear: Hear) -> Iterator[None]:
+    model, jax = subject.model, keras.backend.backend() == "jax"
+    function, run = model.train_function, program(keras, subject, "step", jit_compile=not jax and model.jit_compile)
 
-    function = model.train_function
+    def step(*arguments: Any) -> Any:
+        heard: list[Given | None] = []
 
-    def train(state: Any, batches: Iterator[Any]) -> Any:
-        variables: list[Any] = []
+        def keep(given: Given | None) -> None:
+            heard.append(given if not jax or _among(given, arguments) else None)
 
-        def step(state: Any, batch: Any) -> Any:
-            given: list[Any] = []
-            here = [one._trace for one in jax.tree.leaves(state)[:1]]
+        with _heard(subject, optimizer, keep):
+            return model.train_step(*arguments), heard
 
-            def keep(gradients: Any, own: Any) -> None:
-                # What is traced once more within the step has no place among its results.
-                seen = all(one is None or not _traced(one) or one._trace in here for one in gradients)
-                given.append(gradients if seen else None)
-                variables.append(own)
-
-            with _heard(optimizer, keep):
-                logs, state = model.train_step(state, batch)
-            return logs, state, given
-
-        logs, state, given = together(step, state, next(batches))
-        for gradients, own in zip(given, variables, strict=True):
-            hear(gradients, own)
-        return logs, state
+    def train(*given: Any) -> Any:
+        *state, batches = given
+        done, heard = run(step, *state, next(batches))
+        for one in heard:
+            hear(one)
+        return done
 
     model.train_function = train
     try:
@@ -259,13 +257,15 @@ def _as_a_whole(model: Any, optimizer: Any, hear: Hear) -> Iterator[None]:
 
 
 @contextmanager
-def _heard(optimizer: Any, hear: Hear) -> Iterator[None]:
+def _heard(subject: Subject, optimizer: Any, hear: Hear) -> Iterator[None]:
     own = optimizer.apply
+    names = {id(variable): name for name, variable in subject.variables.items()}
 
     def apply(grads: Any, trainable_variables: Any = None) -> Any:
         variables = optimizer._trainable_variables if trainable_variables is None else list(trainable_variables)
-        hear(list(grads), variables)
-        return own(grads, trainable_variables)
+        given = list(grads)
+        hear({names[id(v)]: g for v, g in zip(variables, given, strict=True) if id(v) in names})
+        return own(given, trainable_variables)
 
     held = vars(optimizer)
     held["apply"] = apply
@@ -281,6 +281,14 @@ def _traced(gradient: Any) -> bool:
     return isinstance(gradient, jax.core.Tracer)
 
 
+def _among(given: Given | None, arguments: Any) -> bool:
+    """Whether JAX may have the gradients among a program's results: what is traced once more within has no place."""
+    import jax
+
+    traces = [one._trace for one in jax.tree.leaves(arguments) if _traced(one)][:1]
+    return given is not None and all(not _traced(one) or one._trace in traces for one in given.values())
+
+
 def _own_train_step(model: Any) -> Any:
     """Keras' own train_step for this kind of model, whatever its class overrides."""
     kinds: Any = type(model).__mro__
@@ -294,19 +302,24 @@ def _joined(layout: Any, arrays: Mapping[str, Array]) -> Parameters:
     return found
 
 
-def _rule(keras: Any, subject: Subject, optimizer: Any) -> tuple[Rule | None, State | None, Clip | None]:
-    """The float64 rule where the options are among its own, what it remembers, and the optimizer's clipping."""
+def _rule(
+    keras: Any, subject: Subject, optimizer: Any, before: Mapping[int, Any]
+) -> tuple[Rule | None, State | None, Clip | None]:
+    """The float64 rule where the options are among its own, what it remembered, and the optimizer's clipping."""
     read = rule_of(keras, optimizer, lambda variable: array_of(keras, variable))
-    steps = int(array_of(keras, optimizer.iterations))
+    steps = int(view_of(keras, before[id(optimizer.iterations)]))
     if read.rule is None or not steps:
         return read.rule, None, read.clip
-    fresh = read.rule.start(np.zeros(subject.network.layout.size))
+    layout, dtype = subject.network.layout, np.dtype(subject.dtype)
+    fresh = read.rule.start(np.zeros(layout.size))
     for name, (variables, factor) in read.slots.items():
-        arrays = {}
+        slot = empty(layout, dtype if factor == 1.0 else np.dtype(np.float64))
         for parameter, variable in subject.variables.items():
-            array = array_of(keras, variables[optimizer._get_variable_index(variable)]).astype(np.float64) * factor
-            arrays[parameter] = array.T if parameter.endswith(".weight") else array
-        fresh.slots[name][...] = _joined(subject.network.layout, arrays).flat
+            held = before[id(variables[optimizer._get_variable_index(variable)])]
+            slot[parameter][...] = _turned(parameter, view_of(keras, held))
+        if factor != 1.0:
+            slot.flat[...] *= factor
+        fresh.slots[name] = slot.flat
     return read.rule, State(steps, fresh.slots, fresh.slot_errors, fresh.error), read.clip
 
 

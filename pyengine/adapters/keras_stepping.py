@@ -93,19 +93,37 @@ def _by_jax(weak: _Weak) -> Stepping:
 
 
 def _eager(keras: Any, optimizer: Any, held: Sequence[Any], given: Sequence[Any]) -> Stepping:
+    torch = keras.backend.backend() == "torch"
+
     def step(here: Sequence[Any], gradients: Sequence[Any]) -> list[Any]:
-        before = [array_of(keras, variable) for variable in held]
-        try:
-            for variable, value in zip(held, here, strict=True):
-                variable.assign(value)
+        with _lent(keras, held, here):
             with _ungraded(keras):
                 optimizer.apply([keras.ops.convert_to_tensor(one) for one in gradients], list(given))
-            return [array_of(keras, variable) for variable in held]
-        finally:
-            for variable, value in zip(held, before, strict=True):
-                variable.assign(value)
+            # What PyTorch's variables were lent is theirs alone, and stays when they get their own back.
+            return [variable.value.data if torch else array_of(keras, variable) for variable in held]
 
     return step
+
+
+@contextmanager
+def _lent(keras: Any, held: Sequence[Any], values: Sequence[Any]) -> Iterator[None]:
+    """Within, the variables have these values."""
+    if keras.backend.backend() == "torch":
+        own = [variable.value.data for variable in held]
+        for variable, value in zip(held, values, strict=True):
+            variable.value.data = keras.ops.convert_to_tensor(value).detach().clone()
+    else:
+        own = [array_of(keras, variable) for variable in held]
+        for variable, value in zip(held, values, strict=True):
+            variable.assign(value)
+    try:
+        yield
+    finally:
+        for variable, value in zip(held, own, strict=True):
+            if keras.backend.backend() == "torch":
+                variable.value.data = value
+            else:
+                variable.assign(value)
 
 
 @contextmanager
