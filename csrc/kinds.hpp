@@ -5,7 +5,15 @@ namespace pyengine {
 
 enum class Activation : unsigned char { linear, relu, leaky_relu, elu, tanh, sigmoid, softplus, silu, gelu, gelu_tanh };
 
-enum class Loss : unsigned char { softmax_cross_entropy, clipped_cross_entropy, binary_cross_entropy, mse, mae, huber };
+enum class Loss : unsigned char {
+  softmax_cross_entropy,
+  clipped_cross_entropy,
+  binary_cross_entropy,
+  mse,
+  mae,
+  huber,
+  clipped_binary_cross_entropy
+};
 
 enum class Reduction : unsigned char { mean, sum, weighted_mean };
 

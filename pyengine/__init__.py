@@ -13,7 +13,16 @@ if TYPE_CHECKING:
     from .engine import Network
     from .errors import GradientMismatch
     from .gradients import Gradients
-    from .losses import MAE, MSE, BinaryCrossEntropy, ClippedCrossEntropy, Huber, Loss, SoftmaxCrossEntropy
+    from .losses import (
+        MAE,
+        MSE,
+        BinaryCrossEntropy,
+        ClippedBinaryCrossEntropy,
+        ClippedCrossEntropy,
+        Huber,
+        Loss,
+        SoftmaxCrossEntropy,
+    )
     from .optimizers import SGD, Adam, AdamW, RMSprop
     from .parameters import Parameters
     from .runtime import info, set_num_threads
@@ -39,7 +48,16 @@ _HOMES = {
     "engine": ("Network",),
     "errors": ("GradientMismatch",),
     "gradients": ("Gradients",),
-    "losses": ("MAE", "MSE", "BinaryCrossEntropy", "ClippedCrossEntropy", "Huber", "Loss", "SoftmaxCrossEntropy"),
+    "losses": (
+        "MAE",
+        "MSE",
+        "BinaryCrossEntropy",
+        "ClippedBinaryCrossEntropy",
+        "ClippedCrossEntropy",
+        "Huber",
+        "Loss",
+        "SoftmaxCrossEntropy",
+    ),
     "optimizers": ("SGD", "Adam", "AdamW", "RMSprop"),
     "parameters": ("Parameters",),
     "runtime": ("info", "set_num_threads"),
@@ -63,6 +81,7 @@ __all__ = [
     "AdamW",
     "Backward",
     "BinaryCrossEntropy",
+    "ClippedBinaryCrossEntropy",
     "ClippedCrossEntropy",
     "Dense",
     "GELUTanh",

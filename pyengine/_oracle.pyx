@@ -19,7 +19,7 @@ cdef enum Activation:
     LINEAR, RELU, LEAKY_RELU, ELU, TANH, SIGMOID, SOFTPLUS, SILU, GELU, GELU_TANH
 
 cdef enum Loss:
-    SOFTMAX_CROSS_ENTROPY, CLIPPED_CROSS_ENTROPY, BINARY_CROSS_ENTROPY, MSE, MAE, HUBER
+    SOFTMAX_CROSS_ENTROPY, CLIPPED_CROSS_ENTROPY, BINARY_CROSS_ENTROPY, CLIPPED_BINARY_CROSS_ENTROPY, MSE, MAE, HUBER
 
 cdef dict ACTIVATIONS = {
     "linear": LINEAR, "relu": RELU, "leaky_relu": LEAKY_RELU, "elu": ELU, "tanh": TANH, "sigmoid": SIGMOID,
@@ -27,7 +27,8 @@ cdef dict ACTIVATIONS = {
 }
 cdef dict LOSSES = {
     "softmax_cross_entropy": SOFTMAX_CROSS_ENTROPY, "clipped_cross_entropy": CLIPPED_CROSS_ENTROPY,
-    "binary_cross_entropy": BINARY_CROSS_ENTROPY, "mse": MSE, "mae": MAE, "huber": HUBER,
+    "binary_cross_entropy": BINARY_CROSS_ENTROPY, "clipped_binary_cross_entropy": CLIPPED_BINARY_CROSS_ENTROPY,
+    "mse": MSE, "mae": MAE, "huber": HUBER,
 }
 
 
@@ -242,10 +243,23 @@ cdef dd softmax_row(
     return loss
 
 
-cdef dd element(Loss kind, dd delta, dd z, dd y, dd* dz) noexcept nogil:
+cdef dd clipped_binary(dd low, dd high, dd z, dd y, dd* dz) noexcept nogil:
+    # -y·log q - (1 - y)·log(1 - q) with q = sigmoid(z) clipped to [low, high], and its derivative.
+    cdef dd p = sigmoid(z), q = p, rest = sigmoid(neg(z)), one = pair(1.0, 0.0)
+    dz[0] = sub(p, y)
+    if p.hi == p.hi and not (at_most(low, p) and at_most(p, high)):
+        q = high if at_most(low, p) else low
+        rest = sub(one, q)
+        dz[0] = pair(0.0, 0.0)
+    return neg(add(mul(y, log(q)), mul(sub(one, y), log(rest))))
+
+
+cdef dd element(Loss kind, dd delta, dd low, dd high, dd z, dd y, dd* dz) noexcept nogil:
     # The loss of one output and its derivative.
     cdef dd r = sub(z, y)
     cdef int side = sign(r)
+    if kind == CLIPPED_BINARY_CROSS_ENTROPY:
+        return clipped_binary(low, high, z, y, dz)
     if kind == BINARY_CROSS_ENTROPY:
         dz[0] = sub(sigmoid(z), y)
         return add(sub(z if z.hi > 0.0 else pair(0.0, 0.0), mul(z, y)), log1p(exp(neg(magnitude(z)))))
@@ -284,7 +298,8 @@ def loss(
                 row = pair(0.0, 0.0)
                 for j in range(n):
                     row = add(row, element(
-                        kind, pair(delta, 0.0), pair(z[0, i, j], z[1, i, j]), pair(y[0, i, j], y[1, i, j]), &slope
+                        kind, pair(delta, 0.0), pair(low, 0.0), pair(high, 0.0), pair(z[0, i, j], z[1, i, j]),
+                        pair(y[0, i, j], y[1, i, j]), &slope
                     ))
                     dz[0, i, j] = slope.hi
                     dz[1, i, j] = slope.lo

@@ -2,7 +2,7 @@
 
 With l_i the loss of sample i and w_i its sample weight (1 where none is given), a head's loss is
 
-* ``reduction="mean"``: Σ w_i·l_i / batch; ``mse``, ``mae``, ``huber`` and ``binary_cross_entropy`` also average over
+* ``reduction="mean"``: Σ w_i·l_i / batch; ``mse``, ``mae``, ``huber`` and the binary cross-entropies also average over
   the features, as Keras and PyTorch do;
 * ``reduction="weighted_mean"``: Σ w_i·l_i / Σ w_i, with the same average over the features;
 * ``reduction="sum"``: Σ w_i·l_i, summed over the features too, as PyTorch does.
@@ -113,6 +113,22 @@ class BinaryCrossEntropy(Loss):
 
 
 @dataclass(frozen=True)
+class ClippedBinaryCrossEntropy(Loss):
+    """Binary cross-entropy as Keras computes it from probabilities on JAX and PyTorch: p = sigmoid(z), clipped to q.
+
+    l_ij = -y·log q - (1 - y)·log(1 - q), with the bounds of :class:`ClippedCrossEntropy`. ∂l/∂z = p - y where p lies
+    within them (bounds included), else 0: an output that is confidently wrong gets no gradient at all.
+
+    Targets: probabilities y in [0, 1].
+    """
+
+    name: ClassVar[str] = "clipped_binary_cross_entropy"
+    target_kind: ClassVar[Literal["classes", "probabilities", "values"]] = "probabilities"
+
+    clip_bounds = staticmethod(ClippedCrossEntropy.clip_bounds)
+
+
+@dataclass(frozen=True)
 class MSE(Loss):
     """l_ij = (z - y)²; ∂l/∂z = 2·(z - y)."""
 
@@ -159,7 +175,16 @@ class Huber(Loss):
 
 
 LOSSES: dict[str, type[Loss]] = {
-    kind.name: kind for kind in (SoftmaxCrossEntropy, ClippedCrossEntropy, BinaryCrossEntropy, MSE, MAE, Huber)
+    kind.name: kind
+    for kind in (
+        SoftmaxCrossEntropy,
+        ClippedCrossEntropy,
+        BinaryCrossEntropy,
+        MSE,
+        MAE,
+        Huber,
+        ClippedBinaryCrossEntropy,
+    )
 }
 
 

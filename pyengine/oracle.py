@@ -16,7 +16,7 @@ import numpy.typing as npt
 from . import _oracle
 from .batch import checked_batch, checked_input
 from .errors import sentence
-from .losses import ClippedCrossEntropy, Huber
+from .losses import ClippedBinaryCrossEntropy, ClippedCrossEntropy, Huber
 from .parameters import Layout, Parameters
 
 if TYPE_CHECKING:
@@ -199,7 +199,9 @@ def _place(flat: Pairs, layout: Layout, name: str, value: Pairs) -> None:
 def _loss(head: Head, z: Pairs, given: HeadTarget, dtype: np.dtype[Any]) -> tuple[Pairs, Pairs]:
     """The loss, (2,), and ∂L/∂z, (2, batch, n_out)."""
     loss = head.loss
-    low, high = ClippedCrossEntropy.clip_bounds(dtype) if isinstance(loss, ClippedCrossEntropy) else (0.0, 1.0)
+    low, high = 0.0, 1.0
+    if isinstance(loss, ClippedCrossEntropy | ClippedBinaryCrossEntropy):
+        low, high = loss.clip_bounds(dtype)
     delta = float(loss.delta) if isinstance(loss, Huber) else 0.0
     return _oracle.loss(loss.name, z, _target(loss, given, z.shape[2]), _row_factors(loss, given, z), low, high, delta)
 

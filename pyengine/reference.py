@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from .batch import checked_batch, checked_input
 from .errors import sentence
-from .losses import ClippedCrossEntropy, Huber
+from .losses import ClippedBinaryCrossEntropy, ClippedCrossEntropy, Huber
 from .parameters import Layout, Parameters
 
 if TYPE_CHECKING:
@@ -148,6 +148,16 @@ def binary_cross_entropy(z: Array, y: Array) -> tuple[Array, Array]:
     return _sum(np.maximum(z, 0.0) - z * y + np.log1p(np.exp(-np.abs(z)))), _sigmoid(z) - y
 
 
+def clipped_binary_cross_entropy(z: Array, y: Array, low: float, high: float) -> tuple[Array, Array]:
+    """l = -Σ (y·log q + (1 - y)·log(1 - q)), q = p clipped to [low, high], p = sigmoid z; dz = p - y within, else 0."""
+    p = _sigmoid(z)
+    log_p = np.minimum(z, 0.0) - np.log1p(np.exp(-np.abs(z)))
+    within = (low <= p) & (p <= high)
+    q = np.clip(p, low, high)
+    log_q, log_rest = np.where(within, log_p, np.log(q)), np.where(within, log_p - z, np.log1p(-q))
+    return -_sum(y * log_q + (1.0 - y) * log_rest), np.where(within, p - y, 0.0)
+
+
 def mse(z: Array, y: Array) -> tuple[Array, Array]:
     """l = Σ r² with r = z - y, dz = 2r."""
     r = z - y
@@ -177,6 +187,8 @@ def loss_and_gradient(loss: Loss, z: Array, given: HeadTarget, dtype: np.dtype[A
         l, dz = clipped_cross_entropy(z, y, *loss.clip_bounds(dtype))
     elif loss.name == "binary_cross_entropy":
         l, dz = binary_cross_entropy(z, y)
+    elif isinstance(loss, ClippedBinaryCrossEntropy):
+        l, dz = clipped_binary_cross_entropy(z, y, *loss.clip_bounds(dtype))
     elif loss.name == "mse":
         l, dz = mse(z, y)
     elif loss.name == "mae":

@@ -11,7 +11,7 @@ import numpy as np
 from .arrays import as_wide
 from .checks.staged.witnesses import Witnesses, kept_in
 from .errors import listing, sentence
-from .losses import ClippedCrossEntropy
+from .losses import ClippedBinaryCrossEntropy, ClippedCrossEntropy
 from .parameters import Array, Parameters
 from .rounding.formats import Format
 from .rounding.storage import NARROW, Storage, nearest, storage
@@ -64,7 +64,8 @@ def read_storage(
     )
     chosen = name if loss_dtype is None else loss_dtype
     _require(chosen in (name, "float32"), "loss_dtype", f"is {loss_dtype!r}", f"{name!r} or 'float32'")
-    clipped = [head for head, one in net.heads.items() if isinstance(one.loss, ClippedCrossEntropy)]
+    clipping = ClippedCrossEntropy | ClippedBinaryCrossEntropy
+    clipped = [head for head, one in net.heads.items() if isinstance(one.loss, clipping)]
     _require(
         not clipped or chosen == "float32", "net", f"clips probabilities in {name} at {listing(clipped)}",
         "cross-entropy from logits",

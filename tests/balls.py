@@ -177,6 +177,23 @@ def softmax_loss(z: Balls, y: Balls, bounds: tuple[float, float] | None, roundin
     )
 
 
+def clipped_binary_loss(z: arb, y: arb, bounds: tuple[float, float], rounding: Rounding) -> tuple[arb, arb]:
+    """l and ∂l/∂z of one output: binary cross-entropy of sigmoid z, clipped to the bounds."""
+    low, high = map(arb, bounds)
+    p = rounding.widen(sigmoid(z), sigmoid(z), ELEMENTARY)
+    outside = positive(low - p, "low clip") or positive(p - high, "high clip")
+    if outside:
+        q = low if low > p else high
+        logs, slope = (q.log(), (1 - q).log()), arb(0)
+    else:
+        logs, slope = (-(-z).exp().log1p(), -z.exp().log1p()), sigmoid(z) - y
+        slope = rounding.widen(slope, sigmoid(z) + y, 2 * ELEMENTARY)
+    parts = [y * logs[0], (1 - y) * logs[1]]
+    # 1 - q loses a unit of 1, and its logarithm that much of 1/(1 - q).
+    amplified = 0 if outside else y / p + (1 - y) / (1 - p)
+    return rounding.widen(-sum(parts), sum(map(abs, parts)) + amplified, 2 * ELEMENTARY), slope
+
+
 def element_loss(name: str, delta: float, z: arb, y: arb, rounding: Rounding) -> tuple[arb, arb]:
     """l and ∂l/∂z of one output; four units beside those of the functions cover the few operations of each."""
     if name == "binary_cross_entropy":
@@ -230,7 +247,11 @@ def loss_and_gradient(
             l, dz[i] = softmax_loss(z[i], y[i], bounds, rounding)
         else:
             delta = loss.delta if isinstance(loss, pe.Huber) else 0.0
-            pairs = [element_loss(loss.name, delta, a, b, rounding) for a, b in zip(z[i], y[i], strict=True)]
+            if isinstance(loss, pe.ClippedBinaryCrossEntropy):
+                edges = loss.clip_bounds(dtype)
+                pairs = [clipped_binary_loss(a, b, edges, rounding) for a, b in zip(z[i], y[i], strict=True)]
+            else:
+                pairs = [element_loss(loss.name, delta, a, b, rounding) for a, b in zip(z[i], y[i], strict=True)]
             l, dz[i] = sum(value for value, _ in pairs), [slope for _, slope in pairs]
             l = rounding.widen(l, sum(abs(value) for value, _ in pairs), n_out)
         total, parts = total + c[i] * l, parts + abs(c[i] * l)

@@ -113,6 +113,10 @@ def _torch_loss(loss: pe.Loss, z: Any, y: Any, weights: Any, dtype: np.dtype[Any
         p = (p / p.sum(dim=1, keepdim=True)).clamp(*loss.clip_bounds(dtype))
         value = -(y * p.log()).sum(dim=1)
         value = value if own == "none" else getattr(value, own)()
+    elif isinstance(loss, pe.ClippedBinaryCrossEntropy):
+        # As Keras does on PyTorch.
+        p = torch.clip(torch.sigmoid(z), *loss.clip_bounds(dtype))
+        value = F.binary_cross_entropy(p, y, reduction=own)
     elif isinstance(loss, pe.BinaryCrossEntropy):
         value = F.binary_cross_entropy_with_logits(z, y, reduction=own)
     elif isinstance(loss, pe.MSE):
@@ -245,6 +249,10 @@ def _jax_loss(loss: pe.Loss, z: Any, y: Any, weights: Any, dtype: np.dtype[Any])
             p = nn.softmax(z, axis=1)
             log_p = jnp.log(jnp.clip(p / p.sum(axis=1, keepdims=True), *loss.clip_bounds(dtype)))
         value = -(y * log_p).sum(axis=1)
+    elif isinstance(loss, pe.ClippedBinaryCrossEntropy):
+        # As Keras does on JAX.
+        p = jnp.clip(nn.sigmoid(z), *loss.clip_bounds(dtype))
+        value = -(y * jnp.log(p) + (1.0 - y) * jnp.log(1.0 - p))
     elif isinstance(loss, pe.BinaryCrossEntropy):
         value = -(y * nn.log_sigmoid(z) + (1 - y) * nn.log_sigmoid(-z))
     elif isinstance(loss, pe.MSE):

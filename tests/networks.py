@@ -142,6 +142,7 @@ EXTREMES: dict[str, Callable[[], Problem]] = {
     "softmax, logits of 1e6": lambda: _logits(1e6, "softmax_cross_entropy"),
     "clipped, logits of 1e6": lambda: _logits(1e6, "clipped_cross_entropy"),
     "binary, logits of 1e6": lambda: _logits(1e6, "binary_cross_entropy"),
+    "clipped binary, logits of 1e6": lambda: _logits(1e6, "clipped_binary_cross_entropy"),
     "binary, logits of 30": lambda: _logits(30.0, "binary_cross_entropy"),
     **{
         f"saturated {name}": (lambda name=name: _saturated(name))  # type: ignore[misc]

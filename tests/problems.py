@@ -34,7 +34,7 @@ def head_and_target(rng: np.random.Generator, dtype: str, batch: int, loss: str)
         target = np.abs(target) / np.abs(target).sum(axis=1, keepdims=True)
         if rng.random() < 0.5:
             target = rng.integers(0, n_out, batch)
-    elif loss == "binary_cross_entropy":
+    elif loss.endswith("binary_cross_entropy"):
         target = np.clip(target, 0, 1)
     hidden = [pe.Dense(4, str(rng.choice(list(ACTIVATIONS))))] if rng.random() < 0.5 else []
     return pe.Head([*hidden, pe.Dense(n_out)], loss, weight=float(rng.choice([1.0, 0.3, -2.5])), **options), target

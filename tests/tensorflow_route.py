@@ -118,6 +118,9 @@ def tensorflow_loss(loss: pe.Loss, z: Any, y: Any, weights: Any, dtype: np.dtype
             p = tf.nn.softmax(z)
             p = tf.clip_by_value(p / tf.reduce_sum(p, axis=1, keepdims=True), *loss.clip_bounds(dtype))
             value = -tf.reduce_sum(y * tf.math.log(p), axis=1)
+    elif isinstance(loss, pe.ClippedBinaryCrossEntropy):
+        p = tf.clip_by_value(tf.sigmoid(z), *loss.clip_bounds(dtype))
+        value = -(y * tf.math.log(p) + (1.0 - y) * tf.math.log(1.0 - p))
     elif isinstance(loss, pe.BinaryCrossEntropy):
         value = tf.nn.sigmoid_cross_entropy_with_logits(y, z)
     elif isinstance(loss, pe.MSE):

@@ -85,6 +85,60 @@ def test_a_probability_inside_the_clip_that_is_taken_beyond_is_caught(probabilit
     assert verdict(*given, beyond).verdict == "INCONSISTENT"
 
 
+def at_the_clip_of_a_sigmoid(z: float, right: float) -> tuple[Any, ...]:
+    """The same for one output of a sigmoid; ``right`` is its target. Beyond the clip its derivative is 0."""
+    net = network("binary_cross_entropy")
+    params, x = numbers(net)
+    params["heads.a.0.bias"][CLASS] += np.float32(z - outputs(net, params, x)[SAMPLE, CLASS])
+    nothing = np.full((8, 5), 0.5, "float32")
+    # The bias moves that output of every sample: the others have their targets already.
+    nothing[:, CLASS] = 1.0 / (1.0 + np.exp(-outputs(net, params, x)[:, CLASS]))
+    y = nothing.copy()
+    y[SAMPLE, CLASS] = right
+    inside, beyond = (dict(net.summed_gradient(params, x, {"a": rows})) for rows in (y, nothing))
+    return params, x, y, inside, beyond
+
+
+CLIPPED = "clipped_binary_cross_entropy"
+ENDS = [(float(np.log(1e-7)), 1.0), (float(np.log(2.0**23)), 0.0)]
+
+
+@pytest.mark.parametrize(("z", "right"), ENDS)
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_an_output_at_the_clip_of_a_sigmoid_may_be_on_either_side_or_halfway(
+    z: float, right: float, share: float
+) -> None:
+    *given, inside, beyond = at_the_clip_of_a_sigmoid(z, right)
+    report = verdict(*given, between(share, inside, beyond), CLIPPED)
+    assert report.verdict == "CONSISTENT", report
+    flips = report.findings[0].flips
+    assert {(f.layer, f.sample, f.unit) for f in flips} <= {("the loss of a", SAMPLE, CLASS)}
+
+
+@pytest.mark.parametrize(("z", "right"), ENDS)
+@pytest.mark.parametrize("share", [0.25, 0.9, 1.1])
+def test_a_share_that_no_convention_has_at_the_clip_of_a_sigmoid_is_caught(
+    z: float, right: float, share: float
+) -> None:
+    *given, inside, beyond = at_the_clip_of_a_sigmoid(z, right)
+    assert verdict(*given, between(share, inside, beyond), CLIPPED).verdict == "INCONSISTENT"
+
+
+@pytest.mark.parametrize(("z", "right"), [(-14.0, 1.0), (13.0, 0.0)])
+def test_an_output_within_the_clip_of_a_sigmoid_that_is_taken_beyond_is_caught(z: float, right: float) -> None:
+    *given, inside, beyond = at_the_clip_of_a_sigmoid(z, right)
+    assert verdict(*given, inside, CLIPPED).verdict == "CONSISTENT"
+    assert verdict(*given, beyond, CLIPPED).verdict == "INCONSISTENT"
+
+
+@pytest.mark.parametrize(("z", "right"), [(-20.0, 1.0), (20.0, 0.0), (100.0, 0.0)])
+def test_an_output_beyond_the_clip_of_a_sigmoid_that_is_taken_within_is_caught(z: float, right: float) -> None:
+    params, x, y, inside, _ = at_the_clip_of_a_sigmoid(z, right)
+    own = dict(network(CLIPPED).summed_gradient(params, x, {"a": y}))
+    assert verdict(params, x, y, own, CLIPPED).verdict == "CONSISTENT"
+    assert verdict(params, x, y, inside, CLIPPED).verdict == "INCONSISTENT"
+
+
 @pytest.mark.parametrize(("distance", "expected"), [(0.0, "CONSISTENT"), (1e-4, "INCONSISTENT")])
 def test_an_absolute_error_near_zero_may_have_either_sign(distance: float, expected: str) -> None:
     net = network("mae")

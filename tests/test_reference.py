@@ -142,6 +142,19 @@ def test_clip_bounds_are_those_of_the_parameters_dtype(route: ModuleType, dtype:
     assert not g.summed.flat.any()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("z", "target"), [(40.0, 0.0), (-40.0, 1.0)])
+def test_the_clip_of_a_sigmoid_is_that_of_the_parameters_dtype(
+    route: ModuleType, dtype: str, z: float, target: float
+) -> None:
+    net = pe.Network(1, [], {"only": pe.Head([pe.Dense(1)], "clipped_binary_cross_entropy")})
+    params = net.parameters({"heads.only.0.weight": np.zeros((1, 1), dtype), "heads.only.0.bias": np.array([z], dtype)})
+    g = route.gradients(net, params, np.zeros((1, 1), dtype), {"only": np.array([[target]], dtype)})
+    low, high = pe.ClippedBinaryCrossEntropy.clip_bounds(np.dtype(dtype))
+    assert g.losses["only"] == -(np.log(low) if target else np.log1p(-high))
+    assert not g.summed.flat.any()
+
+
 # ----------------------------------------------------------------------------------------------------------- the call
 
 

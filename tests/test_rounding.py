@@ -185,8 +185,11 @@ def test_float64_implementations_hold_their_bounds_against_each_other(seed: int)
 def test_a_float64_implementation_of_float32_parameters_holds_the_float64_bound(seed: int) -> None:
     given = problem(seed, "float32")
     bounds = gradient_bounds(*given, dtype="float64")
-    assert bounds.check(pe.reference.gradients(*given), pe.oracle.gradients(*given)) == []
-    assert bounds.check(textbook.gradients(*given, dtype="float32", style=Style()), pe.oracle.gradients(*given))
+    exact = pe.oracle.gradients(*given)
+    assert bounds.check(pe.reference.gradients(*given), exact) == []
+    # A softmax over one class has a gradient of 0 in every arithmetic.
+    narrow = textbook.gradients(*given, dtype="float32", style=Style())
+    assert bool(bounds.check(narrow, exact)) == bool(exact.summed.flat.any())
 
 
 @pytest.mark.parametrize("seed", range(60))

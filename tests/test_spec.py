@@ -14,7 +14,8 @@ from refusals import refused
 import pyengine as pe
 
 ACTIVATIONS = ["linear", "relu", "leaky_relu", "elu", "tanh", "sigmoid", "softplus", "silu", "gelu", "gelu_tanh"]
-LOSSES = ["softmax_cross_entropy", "clipped_cross_entropy", "binary_cross_entropy", "mse", "mae", "huber"]
+LOSSES = ["softmax_cross_entropy", "clipped_cross_entropy", "binary_cross_entropy", "mse", "mae", "huber",
+          "clipped_binary_cross_entropy"]  # fmt: skip
 LAYER = [pe.Dense(1)]
 
 

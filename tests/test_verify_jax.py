@@ -115,6 +115,19 @@ def test_a_flax_linen_module_is_certified_as_a_function_of_its_variables() -> No
     )
 
 
+@pytest.mark.parametrize("bias", [0.0, 40.0, -40.0])
+def test_a_clipped_sigmoid_by_hand_is_certified_beyond_its_clip_too(bias: float) -> None:
+    def clipped(z: Any, y: Any) -> Any:
+        p = jnp.clip(nn.sigmoid(z), 1e-7, 1.0 - 1e-7)
+        return -jnp.mean(y * jnp.log(p) + (1.0 - y) * jnp.log(1.0 - p))
+
+    own, binary = params(), {**TARGETS, "ink": (TARGETS["ink"] > 0.0).astype("float32")}
+    own["ink"]["bias"] = own["ink"]["bias"] + np.float32(bias)
+    for loss in (clipped, "clipped_binary_cross_entropy"):
+        report = pe.verify(pe.JaxModel(shared, own), X, binary, losses={**LOSSES, "ink": loss})
+        assert report.verdict == "CERTIFIED", report
+
+
 def test_float64_is_certified() -> None:
     with jax.enable_x64(True):
         wide = {"digit": TARGETS["digit"], "ink": TARGETS["ink"].astype(float)}
@@ -250,12 +263,13 @@ def test_other_refusals_name_argument_and_remedy() -> None:
     other = {"digit": "softmax_cross_entropy", "colour": "mse"}
     refused(lambda: pe.verify(model, X, TARGETS, losses=other), ValueError, "targets", "colour")
     refused(
-        lambda: pe.verify(pe.JaxModel(shared, half), X, TARGETS, losses=LOSSES),
-        TypeError,
+        lambda: pe.verify(pe.JaxModel(shared, half), X, TARGETS, losses=LOSSES, mode="staged"),
+        Unsupported,
         "params",
         "bfloat16",
         "float32",
     )
+    assert pe.verify(pe.JaxModel(shared, half), X.astype(jnp.bfloat16), TARGETS, losses=LOSSES).verdict == "CONSISTENT"
     refused(
         lambda: pe.verify(tied, X, {"a": X}, losses={"a": "mse"}, mode="staged"),
         Unsupported,

@@ -103,6 +103,13 @@ def loss_terms(loss: pe.Loss, z: Array, given: Array, params_dtype: np.dtype[Any
         dq = np.where((q >= low) & (q <= high), -y / np.maximum(q, low), 0)
         dp = dq - (dq * q).sum(axis=1, keepdims=True)
         return -y * np.log(np.clip(q, low, high)), p * (dp - (dp * p).sum(axis=1, keepdims=True))
+    if isinstance(loss, pe.ClippedBinaryCrossEntropy):
+        p = sigmoid(z)
+        low, high = (z.dtype.type(bound) for bound in loss.clip_bounds(params_dtype))
+        q = np.clip(p, low, high)
+        # As autodiff has it: through the logarithms, the clip and the sigmoid, one after another.
+        dq = np.where((p >= low) & (p <= high), (one - y) / (one - q) - y / q, 0)
+        return -(y * np.log(q) + (one - y) * np.log(one - q)), dq * (p * (one - p))
     if isinstance(loss, pe.BinaryCrossEntropy):
         return np.maximum(z, 0) - z * y + np.log1p(np.exp(-np.abs(z))), sigmoid(z) - y
     r = z - y

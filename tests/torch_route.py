@@ -44,6 +44,10 @@ def torch_gradients(given: Problem) -> SimpleNamespace:
             p = torch.softmax(z, 1)
             low, high = loss.clip_bounds(given.params.dtype)
             l = -(rows * torch.log(torch.clip(p / p.sum(1, keepdim=True), low, high))).sum(1)
+        elif isinstance(loss, pe.ClippedBinaryCrossEntropy):
+            p = torch.clip(torch.sigmoid(z), *loss.clip_bounds(given.params.dtype))
+            l = functional.binary_cross_entropy(p, y, reduction="none")
+            l = l.sum(1) if loss.reduction == "sum" else l.mean(1)
         else:
             options = {"delta": loss.delta} if isinstance(loss, pe.Huber) else {}
             call = {

@@ -23,7 +23,7 @@ template <class T> struct LossPass {
       : kind(which), rows(row_count), n_out(width), z(dyadic<T>(to_size(rows) * to_size(n_out), 1)),
         y(dyadic<T>(z.size(), 2)), delta(z.size()), coefficient(to_size(rows), 1.0), losses(to_size(rows)) {
     for (int i = 0; i < rows; ++i) classes.push_back((7 * i) % n_out);
-    if (kind == Loss::binary_cross_entropy)
+    if (kind == Loss::binary_cross_entropy || kind == Loss::clipped_binary_cross_entropy)
       for (T& target : y) target = target > T(0) ? T(1) : T(0);
   }
 
@@ -64,6 +64,7 @@ template <class T> Value define(const LossPass<T>& p, std::size_t i) {
     return {Exact((e > 0) - (e < 0)), 0};
   case Loss::huber:
     return {std::clamp(e, Exact(-huber_delta), Exact(huber_delta)), 0};
+  case Loss::clipped_binary_cross_entropy:
   case Loss::binary_cross_entropy: {
     const Exact s = 1 / (1 + std::exp(-z));
     return {s - y, 2 * (4 * s + 7 * s * (1 - s)) + 4 * (s + y)};
@@ -101,6 +102,7 @@ void add_losses() {
   const std::pair<const char*, Loss> all[] = {{"softmax_cross_entropy", Loss::softmax_cross_entropy},
                                               {"clipped_cross_entropy", Loss::clipped_cross_entropy},
                                               {"binary_cross_entropy", Loss::binary_cross_entropy},
+                                              {"clipped_binary_cross_entropy", Loss::clipped_binary_cross_entropy},
                                               {"mse", Loss::mse},
                                               {"mae", Loss::mae},
                                               {"huber", Loss::huber}};

@@ -61,7 +61,7 @@ def _target(rng: np.random.Generator, loss: str, batch: int, n_out: int, dtype: 
             return rng.integers(0, n_out, batch)
         values = np.abs(values)
         return np.asarray(values / values.sum(axis=1, keepdims=True))
-    return np.clip(values, 0.0, 1.0) if loss == "binary_cross_entropy" else values
+    return np.clip(values, 0.0, 1.0) if loss.endswith("binary_cross_entropy") else values
 
 
 def described(net: pe.Network) -> str:

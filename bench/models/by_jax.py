@@ -131,6 +131,6 @@ def _callable(loss: pe.Loss) -> Callable[[Any, Any], Any]:
             return optax.huber_loss(z, y, delta=loss.delta)
         return jnp.abs(z - y)
 
-    if isinstance(loss, pe.ClippedCrossEntropy):
+    if isinstance(loss, pe.ClippedCrossEntropy | pe.ClippedBinaryCrossEntropy):
         return lambda z, y: frameworks._jax_loss(loss, z, y, None, np.dtype(z.dtype))
     return lambda z, y: each(z, y).sum() if loss.reduction == "sum" else each(z, y).mean()

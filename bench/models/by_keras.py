@@ -25,7 +25,11 @@ from .drawing import drawn
 BACKEND = keras.backend.backend()
 PACKAGES = ("keras", {"tensorflow": "tensorflow-cpu", "jax": "jax", "torch": "torch"}[BACKEND])
 # TensorFlow finds the logits behind a softmax, so that its cross-entropy of probabilities is the one of logits.
-STAND_IN = {"clipped_cross_entropy": "softmax_cross_entropy"} if BACKEND == "tensorflow" else {}
+STAND_IN = (
+    {"clipped_cross_entropy": "softmax_cross_entropy", "clipped_binary_cross_entropy": "binary_cross_entropy"}
+    if BACKEND == "tensorflow"
+    else {}
+)
 REDUCTIONS = {"mean": "sum_over_batch_size", "sum": "sum"}
 
 
@@ -66,7 +70,9 @@ def verified(given: Problem, seed: int) -> pe.Verification:
         keras.config.set_dtype_policy("float32")
 
 
-def _dense(layer: Any, rng: np.random.Generator, *, probabilities: bool = False, masked: bool = False) -> list[Any]:
+def _dense(
+    layer: Any, rng: np.random.Generator, probabilities: str | None = None, *, masked: bool = False
+) -> list[Any]:
     """A Dense layer, and its activation behind it if that stands alone."""
     # Weights are loaded later: drawing them here would compile a generator for every shape.
     options: dict[str, Any] = {"use_bias": layer.bias, "name": _name(layer), "kernel_initializer": "zeros"}
@@ -75,11 +81,13 @@ def _dense(layer: Any, rng: np.random.Generator, *, probabilities: bool = False,
             rate = float(rng.choice([1e-3, 0.01]))
             options[f"{kind}_regularizer"] = rng.choice([regularizers.L1, regularizers.L2])(rate)
     # Keras' Softmax layer wants a mask of classes, not of samples.
-    alone = rng.random() < 0.3 and not (probabilities and masked)
-    act = "softmax" if probabilities else _activation(layer.activation, rng)
+    alone = rng.random() < 0.3 and not (probabilities == "softmax" and masked)
+    act = probabilities or _activation(layer.activation, rng)
     if not alone:
         return [layers.Dense(layer.n_out, act, **options)]
-    own = layers.Softmax() if probabilities else _activation_layer(layer.activation)
+    own = _activation_layer(layer.activation)
+    if probabilities:
+        own = layers.Softmax() if probabilities == "softmax" else layers.Activation(probabilities)
     return [layers.Dense(layer.n_out, **options), own]
 
 
@@ -126,9 +134,12 @@ def _operation(activation: pe.Activation) -> Callable[[Any], Any]:
     return special[named] if named in special else getattr(keras.ops, named)  # type: ignore[no-any-return]
 
 
-def _clips(given: Problem, head: str) -> bool:
-    """Whether the head ends in a softmax of its own."""
-    return given.net.heads[head].loss.name == "clipped_cross_entropy"
+PROBABILITIES = {"clipped_cross_entropy": "softmax", "clipped_binary_cross_entropy": "sigmoid"}
+
+
+def _probabilities(given: Problem, head: str) -> str | None:
+    """The activation of its own that a head ends in, where its loss takes probabilities."""
+    return PROBABILITIES.get(given.net.heads[head].loss.name)
 
 
 class Subclassed(keras.Model):  # type: ignore[misc]
@@ -152,7 +163,8 @@ class Subclassed(keras.Model):  # type: ignore[misc]
         found = {}
         for name, own in self.net.head_layers.items():
             out = through(own, trunk)
-            found[name] = keras.ops.softmax(out) if self.net.heads[name].loss.name == "clipped_cross_entropy" else out
+            own_end = PROBABILITIES.get(self.net.heads[name].loss.name)
+            found[name] = out if own_end is None else getattr(keras.ops, own_end)(out)
         return found if self.as_dict else tuple(found.values())
 
 
@@ -167,7 +179,7 @@ def _built(given: Problem, rng: np.random.Generator, seed: int) -> tuple[Any, An
         name: [
             part
             for layer in own
-            for part in _dense(layer, rng, probabilities=_clips(given, name) and layer is own[-1], masked=masked)
+            for part in _dense(layer, rng, _probabilities(given, name) if layer is own[-1] else None, masked=masked)
         ]
         for name, own in net.head_layers.items()
     }
@@ -223,9 +235,9 @@ def _losses(given: Problem, rng: np.random.Generator) -> tuple[dict[str, Any], d
             else:
                 target = np.eye(n_out, dtype=given.x.dtype)[target] if target.ndim == 1 else target
                 compiled[name] = losses.CategoricalCrossentropy(label_smoothing=smoothing, **options)
-        elif loss.name == "binary_cross_entropy":
-            smoothing = float(rng.choice([0.0, 0.1]))
-            compiled[name] = losses.BinaryCrossentropy(from_logits=True, label_smoothing=smoothing, **options)
+        elif loss.name.endswith("binary_cross_entropy"):
+            smoothing, logits = float(rng.choice([0.0, 0.1])), loss.name == "binary_cross_entropy"
+            compiled[name] = losses.BinaryCrossentropy(from_logits=logits, label_smoothing=smoothing, **options)
         elif loss.name == "huber":
             compiled[name] = losses.Huber(loss.delta, **options)
         else:

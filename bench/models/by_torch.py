@@ -20,14 +20,16 @@ import pyengine as pe
 from .drawing import drawn
 
 PACKAGES = ("torch",)
-STAND_IN = {"clipped_cross_entropy": "softmax_cross_entropy"}
+STAND_IN = {"clipped_cross_entropy": "softmax_cross_entropy", "clipped_binary_cross_entropy": "binary_cross_entropy"}
 OBJECTS: dict[str, Any] = {
     "softmax_cross_entropy": nn.CrossEntropyLoss, "clipped_cross_entropy": nn.CrossEntropyLoss, "mse": nn.MSELoss,
     "mae": nn.L1Loss, "huber": nn.HuberLoss, "binary_cross_entropy": nn.BCEWithLogitsLoss,
+    "clipped_binary_cross_entropy": nn.BCEWithLogitsLoss,
 }  # fmt: skip
 FUNCTIONS: dict[str, Any] = {
     "softmax_cross_entropy": f.cross_entropy, "clipped_cross_entropy": f.cross_entropy, "mse": f.mse_loss,
     "mae": f.l1_loss, "huber": f.huber_loss, "binary_cross_entropy": f.binary_cross_entropy_with_logits,
+    "clipped_binary_cross_entropy": f.binary_cross_entropy_with_logits,
 }  # fmt: skip
 
 
@@ -151,7 +153,7 @@ def _loss(head: pe.Head, target: Any, dtype: Any, rng: np.random.Generator, *, a
             # The same loss, divided by delta.
             own = {"reduction": head.loss.reduction, "beta": head.loss.delta}
             return nn.SmoothL1Loss(**own) if as_object else functools.partial(f.smooth_l1_loss, **own)
-    if name.endswith("cross_entropy") and name != "binary_cross_entropy":
+    if name.endswith("cross_entropy") and "binary" not in name:
         smoothing = getattr(head.loss, "label_smoothing", 0.0)
         classes, n_out = target.ndim == 1, head.layers[-1].n_out
         if classes and len(target) > 4 and rng.random() < 0.3:

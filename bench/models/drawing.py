@@ -62,6 +62,6 @@ def _target(rng: np.random.Generator, loss: str, batch: int, n_out: int, dtype: 
             return rng.integers(0, n_out, batch)
         raw = rng.uniform(0.01, 1.0, (batch, n_out))
         return np.asarray(raw / raw.sum(axis=1, keepdims=True), dtype)
-    if loss == "binary_cross_entropy":
+    if loss.endswith("binary_cross_entropy"):
         return rng.uniform(0.0, 1.0, (batch, n_out)).astype(dtype)
     return rng.standard_normal((batch, n_out)).astype(dtype)

@@ -64,6 +64,10 @@ bool all_classes(py::ssize_t count, const std::int64_t* x, std::int64_t classes)
   return signs >> 63 == 0;
 }
 
+bool takes_probabilities(Loss loss) {
+  return loss == Loss::binary_cross_entropy || loss == Loss::clipped_binary_cross_entropy;
+}
+
 bool takes_classes(Loss loss) { return loss == Loss::softmax_cross_entropy || loss == Loss::clipped_cross_entropy; }
 
 // ---- the call ------------------------------------------------------------------------------------------------------
@@ -158,7 +162,7 @@ class Direct {
     to.target = data<T>(given);
     const py::ssize_t count = batch * n_out;
     inputs_.push_back(span(to.target, static_cast<std::size_t>(count)));
-    if (head.loss == Loss::binary_cross_entropy) return all_within(count, to.target, T(1));
+    if (takes_probabilities(head.loss)) return all_within(count, to.target, T(1));
     return all_finite(count, to.target) && (!takes_classes(head.loss) || all_within(count, to.target, T(HUGE_VAL)));
   }
 

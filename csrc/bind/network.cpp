@@ -32,8 +32,9 @@ using HeadTuple = std::tuple<std::vector<LayerTuple>, std::string, std::string, 
 // In the order of the enumerations.
 constexpr std::array<std::string_view, 10> activations{"linear",  "relu",     "leaky_relu", "elu",  "tanh",
                                                        "sigmoid", "softplus", "silu",       "gelu", "gelu_tanh"};
-constexpr std::array<std::string_view, 6> losses{
-    "softmax_cross_entropy", "clipped_cross_entropy", "binary_cross_entropy", "mse", "mae", "huber"};
+constexpr std::array<std::string_view, 7> losses{
+    "softmax_cross_entropy",       "clipped_cross_entropy", "binary_cross_entropy", "mse", "mae", "huber",
+    "clipped_binary_cross_entropy"};
 constexpr std::array<std::string_view, 3> reductions{"mean", "sum", "weighted_mean"};
 
 template <class Kind, std::size_t n> Kind kind(const std::array<std::string_view, n>& names, std::string_view name) {

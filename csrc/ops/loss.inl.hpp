@@ -112,6 +112,23 @@ template <class V> struct Losses {
     V d(V z, V y) const { return sigmoid(z) - y; }
   };
 
+  /// With p = sigmoid(z) and q = clip(p): l_j = -y·log q - (1 - y)·log(1 - q);  ∂l/∂z = p - y, 0 where p is clipped.
+  struct ClippedBinaryCrossEntropy {
+    V low = of(static_cast<T>(1e-7)), high = of(static_cast<T>(1.0 - 1e-7));
+
+    V l(V z, V y) const {
+      const V p = sigmoid(z), log_p = at_most(z, of(0)) - M::log1p(M::exp(-abs(z)));
+      const Mask<V> below = p<low, above = p> high;
+      const V log_q = select(below, M::log(low), select(above, M::log(high), log_p));
+      const V log_rest = select(below, M::log(of(1) - low), select(above, M::log(of(1) - high), log_p - z));
+      return -(y * log_q) - (of(1) - y) * log_rest;
+    }
+    V d(V z, V y) const {
+      const V p = sigmoid(z);
+      return select((p < low) | (p > high), V::zero(), p - y);
+    }
+  };
+
   /// l_j = (z - y)²;  ∂l/∂z = 2·(z - y).
   struct Mse {
     V l(V z, V y) const { return (z - y) * (z - y); }
@@ -186,6 +203,8 @@ template <class V> struct Losses {
       return each_row<V>(r, [&r](auto& row) { clipped_cross_entropy(r, row); });
     case Loss::binary_cross_entropy:
       return each_output(r, BinaryCrossEntropy{});
+    case Loss::clipped_binary_cross_entropy:
+      return each_output(r, ClippedBinaryCrossEntropy{});
     case Loss::mse:
       return each_output(r, Mse{});
     case Loss::mae:

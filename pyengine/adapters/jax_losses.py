@@ -20,6 +20,7 @@ from ..losses import (
     MAE,
     MSE,
     BinaryCrossEntropy,
+    ClippedBinaryCrossEntropy,
     ClippedCrossEntropy,
     Huber,
     Loss,
@@ -34,7 +35,7 @@ from .jax_kept import Kept, fingerprint
 from .jax_program import Program, numbers_in, program_of
 
 PROBED = (1.0, 3.0, 30.0)
-"""Standard deviations of the probes' outputs; at the last a clipped cross-entropy clips.
+"""Standard deviations of the probes' outputs; at the last the clipped cross-entropies clip.
 
 One more goes past the largest number of the loss's jaxpr, which may be the delta of Huber's loss.
 """
@@ -177,7 +178,7 @@ def _candidates(numbers: set[float], dtype: Any, n_out: int) -> Iterator[tuple[L
                 yield ClippedCrossEntropy(reduction, share), 1.0
         # Summed over the features instead of averaged.
         rows = 1.0 if reduction == "sum" else float(n_out)
-        plain = (MSE(reduction), MAE(reduction), BinaryCrossEntropy(reduction))
+        plain = (MSE(reduction), MAE(reduction), BinaryCrossEntropy(reduction), ClippedBinaryCrossEntropy(reduction))
         yield from ((loss, factor) for loss in plain for factor in dict.fromkeys((1.0, rows)))
         yield from ((MSE(reduction), factor) for factor in dict.fromkeys((0.5, 0.5 * rows)))
         deltas = sorted(v for v in numbers if 0.0 < v < LARGEST)
@@ -212,6 +213,9 @@ def _by_name(jax: Any, loss: Loss, z: Any, y: Any) -> Any:
             p = nn.softmax(z, axis=1)
             log_p = jnp.log(jnp.clip(p / p.sum(axis=1, keepdims=True), *loss.clip_bounds(np.dtype(z.dtype))))
         values = -(y * log_p).sum(axis=1)
+    elif isinstance(loss, ClippedBinaryCrossEntropy):
+        p = jnp.clip(nn.sigmoid(z), *loss.clip_bounds(np.dtype(z.dtype)))
+        values = -(y * jnp.log(p) + (1 - y) * jnp.log(1 - p))
     elif isinstance(loss, BinaryCrossEntropy):
         values = -(y * nn.log_sigmoid(z) + (1 - y) * nn.log_sigmoid(-z))
     elif isinstance(loss, MSE):

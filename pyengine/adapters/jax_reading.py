@@ -12,6 +12,7 @@ from ..engine import Network
 from ..errors import Unsupported, listing, sentence
 from ..parameters import DTYPES, Array
 from ..rounding import precision
+from ..rounding.storage import NARROW
 from ..spec import Dense, Head
 from .jax_losses import Objective, objective
 from .jax_network import DenseCall, Reader, Rows, by_layer, chain
@@ -121,6 +122,11 @@ def _dtype(leaves: list[Any], paths: list[str]) -> Any:
     if len(found) == 1 and next(iter(found)) in {str(dtype) for dtype in DTYPES}:
         return np.dtype(next(iter(found)))
     got = listing(f"{path} of dtype {dtype}" for dtype, path in found.items())
+    if len(found) == 1 and next(iter(found)) in NARROW:
+        raise Unsupported(
+            sentence("params", got=f"has {got}", expected="float32, or float64 under jax_enable_x64",
+                     remedy="Between the layers JAX's narrow numbers are not judged.")
+        )  # fmt: skip
     raise TypeError(
         sentence("params", got=f"has {got}", expected="parameters of float32, or of float64 under jax_enable_x64",
                  remedy="The checks between the layers know these two.")

@@ -17,7 +17,16 @@ import numpy as np
 
 from ..activations import Sigmoid
 from ..errors import Unsupported, listing, sentence
-from ..losses import MAE, MSE, BinaryCrossEntropy, ClippedCrossEntropy, Huber, Loss, SoftmaxCrossEntropy
+from ..losses import (
+    MAE,
+    MSE,
+    BinaryCrossEntropy,
+    ClippedBinaryCrossEntropy,
+    ClippedCrossEntropy,
+    Huber,
+    Loss,
+    SoftmaxCrossEntropy,
+)
 from ..parameters import Array
 from ..spec import Dense
 from .keras_graph import Graph, Place
@@ -259,23 +268,32 @@ def _loss(keras: Any, output: str, given: Any, last: Place, dtype: str) -> tuple
             loss = ClippedCrossEntropy(reduction, smoothing)
         smoothing = 0.0
     elif name == "binary_crossentropy" and known and axis == -1:
-        sigmoid = isinstance(dense.activation, Sigmoid)
-        if not logits and not (sigmoid and recovered):
-            raise _refused(output, name, f"takes probabilities from {dense.activation.name}",
-                           "logits", "Use from_logits=True on a linear layer, which loses no digits")  # fmt: skip
-        if logits and sigmoid:
-            raise _refused(output, name, "takes logits from a sigmoid", "a linear layer", "Remove one of the two")
-        loss = BinaryCrossEntropy(reduction)
+        loss = _binary(keras, output, name, dense, logits, reduction)
         dense = Dense(dense.n_out, "linear", dense.bias)
     else:
         raise _refused(output, name, "is not known to the engine",
                        "cross-entropy, mean squared or absolute error, or huber", "The engine knows these")  # fmt: skip
-    if options or (smoothing and not isinstance(loss, BinaryCrossEntropy)):
+    if options or (smoothing and not isinstance(loss, BinaryCrossEntropy | ClippedBinaryCrossEntropy)):
         raise _refused(output, name, f"has {listing(options)}", "no such option", "The engine does not know it")
     if reduction == "sum" and loss.averages_features:
         # Keras averages the features before it adds the samples up.
         loss = replace(loss, reduction="mean")
     return loss, dense, smoothing
+
+
+def _binary(keras: Any, output: str, name: str, dense: Dense, logits: bool, reduction: Any) -> Loss:
+    """From logits, which TensorFlow recovers from a sigmoid, or from probabilities, which the others clip."""
+    sigmoid = isinstance(dense.activation, Sigmoid)
+    if not logits and not sigmoid:
+        raise _refused(output, name, f"takes probabilities from {dense.activation.name}",
+                       "logits, or probabilities from a sigmoid",
+                       "Use from_logits=True on a linear layer, which loses no digits")  # fmt: skip
+    if logits and sigmoid:
+        raise _refused(output, name, "takes logits from a sigmoid", "a linear layer", "Remove one of the two")
+    if logits or keras.backend.backend() == "tensorflow":
+        return BinaryCrossEntropy(reduction)
+    _require_clip(keras, output, name)
+    return ClippedBinaryCrossEntropy(reduction)
 
 
 def _require_clip(keras: Any, output: str, name: str) -> None:

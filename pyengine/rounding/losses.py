@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..losses import MAE, MSE, BinaryCrossEntropy, ClippedCrossEntropy, Huber, Loss, SoftmaxCrossEntropy
+from ..losses import (
+    MAE,
+    MSE,
+    BinaryCrossEntropy,
+    ClippedBinaryCrossEntropy,
+    ClippedCrossEntropy,
+    Huber,
+    Loss,
+    SoftmaxCrossEntropy,
+)
 from .activations import ELEMENTARY, sigmoid, sigmoid_error, sigmoid_slope, softplus
 from .precision import FLOAT64_ROUNDOFF, Precision, accumulated
 from .running import F64, Kinks, Running, ambiguous
@@ -33,12 +42,14 @@ weight of the head to the dtype (1), two products with it (2).
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Per output element: the loss ``l`` and its derivative ``d``, unscaled, with bounds."""
+    """Per output element: the loss ``l`` and its derivative ``d``, unscaled, with bounds. ``jump`` is the part of
+    ``d_bound`` that stands for the other side of a clip which the output may be on."""
 
     l: F64
     l_bound: F64
     d: F64
     d_bound: F64
+    jump: F64 | float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +84,8 @@ def samples(loss: Loss, z: Running, y: Rows, dtype: np.dtype[Any], kinks: Kinks,
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
         if isinstance(loss, ClippedCrossEntropy):
             return _clipped_cross_entropy(z, y, *loss.clip_bounds(dtype), p)
+        if isinstance(loss, ClippedBinaryCrossEntropy):
+            return _clipped_binary_cross_entropy(z, y.y, *loss.clip_bounds(dtype), p)
         if isinstance(loss, Huber):
             return _huber(z, y, loss, p)
         if isinstance(loss, MAE):
@@ -132,6 +145,38 @@ def _binary_cross_entropy(z: Running, y: Rows, p: Precision) -> Samples:
     slope = np.minimum(np.abs(s - y.y) + steepness * reach, 1.0)
     d_bound = steepness * z.bound + p.u * (2.0 * sigmoid_error(size, steepness) + 4.0 * (size + y.y)) + lost
     return Samples(l, slope * z.bound + p.u * (terms + tail) + lost, s - y.y, d_bound)
+
+
+def clipped_sigmoid_error(value: F64, steepness: F64, u: float) -> F64:
+    """Evaluation error of a sigmoid near 1 as of one elsewhere, but no more than 2·(1 - p): 1 + e^-z rounds to 1 there.
+
+    In absolute terms; ``steepness`` bounds the derivative.
+    """
+    return np.asarray(np.minimum(u * sigmoid_error(sigmoid(value), steepness), 2.0 * sigmoid(-value)))
+
+
+def _clipped_binary_cross_entropy(z: Running, y: F64, low: float, high: float, p: Precision) -> Samples:
+    value, reach = z.value, z.reach
+    s, rest = sigmoid(value), sigmoid(-value)
+    steepness = sigmoid_slope(np.maximum(np.abs(value) - reach, 0.0))
+    evaluated = clipped_sigmoid_error(value + reach, steepness, p.u)
+    reached = steepness * reach + (1.0 + FLOAT64_ROUNDOFF / p.u) * evaluated
+    within = (low <= s) & (s <= high)
+    near = ((np.abs(s - low) <= reached) | (np.abs(s - high) <= reached)) & (reached > 0.0)
+    # Autodiff multiplies (1 - y)/(1 - q) - y/q by p·(1 - p): each part rounds eight times on its way.
+    parts = y * np.minimum(rest + reached, 1.0) + (1.0 - y) * np.minimum(s + reached, 1.0)
+    error = steepness * z.bound + 2.0 * evaluated + 8.0 * p.u * parts + 4.0 * p.smallest_normal * (1.0 + z.most)
+    jump = np.where(near, np.abs(s - y) + reached, 0.0)
+    d_bound = np.where(within | near, error, 0.0) + jump
+    q = np.clip(s, low, high)
+    log_p = np.minimum(value, 0.0) - np.log1p(np.exp(-np.abs(value)))
+    log_q, log_rest = np.where(within, log_p, np.log(q)), np.where(within, log_p - value, np.log1p(-q))
+    lowest, highest = np.clip(s - reached, low, high), np.clip(s + reached, low, high)
+    moved = y * np.log(highest / lowest) + (1.0 - y) * (np.log1p(-lowest) - np.log1p(-highest))
+    # 1 - q is rounded, the logarithms are evaluated, then two products with y and 1 - y, a sum.
+    most = y * (np.abs(log_q) + np.log(highest / lowest)) + (1.0 - y) * (np.abs(log_rest) + 1.0)
+    l_bound = moved + p.u * ((ELEMENTARY + 4.0) * most + 1.0) + 4.0 * p.smallest_normal
+    return Samples(-(y * log_q + (1.0 - y) * log_rest), l_bound, np.where(within, s - y, 0.0), d_bound, jump)
 
 
 @dataclass(frozen=True, eq=False)

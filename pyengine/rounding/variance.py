@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..losses import MAE, MSE, BinaryCrossEntropy, ClippedCrossEntropy, Huber, Loss, SoftmaxCrossEntropy
+from ..losses import (
+    MAE,
+    MSE,
+    BinaryCrossEntropy,
+    ClippedBinaryCrossEntropy,
+    ClippedCrossEntropy,
+    Huber,
+    Loss,
+    SoftmaxCrossEntropy,
+)
 from .activations import sigmoid
 
 if TYPE_CHECKING:
@@ -149,12 +158,19 @@ def _binary_cross_entropy(z: F64, y: F64) -> F64:
     return np.asarray(11.0 * (sigmoid(z) ** 2 + (y * sigmoid(-z)) ** 2) + y * y)
 
 
+def _clipped_binary_cross_entropy(z: F64, y: F64) -> F64:
+    # The sigmoid, and what autodiff forms of it: y/q and (1 - y)/(1 - q), each times p·(1 - p).
+    s, rest = sigmoid(z), sigmoid(-z)
+    return np.asarray(11.0 * s**2 + 8.0 * ((y * rest) ** 2 + ((1.0 - y) * s) ** 2))
+
+
 _OF_LOSS: dict[type[Loss], Callable[[Any, Any], F64]] = {
     MSE: _residual,
     MAE: _sign,
     SoftmaxCrossEntropy: _softmax_cross_entropy,
     ClippedCrossEntropy: _clipped_cross_entropy,
     BinaryCrossEntropy: _binary_cross_entropy,
+    ClippedBinaryCrossEntropy: _clipped_binary_cross_entropy,
 }
 
 

@@ -72,6 +72,18 @@ TEST_CASE_TEMPLATE("a confidently wrong sample gets no gradient from the clipped
   }
 }
 
+TEST_CASE_TEMPLATE("a confidently wrong output gets no gradient from the clipped binary cross-entropy", T, float,
+                   double) {
+  const std::vector<T> z{T(40), T(-40), T(0)}, y{0, 1, 1};
+  for (const KernelTable<T>& table : all_tables<T>()) {
+    const auto clipped = evaluate(table, Loss::clipped_binary_cross_entropy, z, y);
+    CHECK(clipped.delta == std::vector<T>{0, 0, T(-0.5)});
+    const auto wrong = evaluate(table, Loss::clipped_binary_cross_entropy, std::vector<T>{T(-40)}, std::vector<T>{1});
+    CHECK(wrong.loss == static_cast<double>(-std::log(static_cast<T>(1e-7))));
+    CHECK(evaluate(table, Loss::binary_cross_entropy, z, y).delta == std::vector<T>{1, -1, T(-0.5)});
+  }
+}
+
 TEST_CASE_TEMPLATE("regression losses are exact on dyadic residuals, at their kinks too", T, float, double) {
   const std::vector<T> z{T(0), T(1), T(1), T(-3)}, y{0, T(0.5), 0, 0};
   for (const KernelTable<T>& table : all_tables<T>()) {
@@ -92,7 +104,7 @@ TEST_CASE_TEMPLATE("a row's loss and gradient depend neither on its place in the
   constexpr int rows = 37;
   const double coefficients[rows] = {0.5, 1, 2};
   for (const KernelTable<T>& table : all_tables<T>())
-    for (int kind = 0; kind <= int(Loss::huber); ++kind)
+    for (int kind = 0; kind <= int(Loss::clipped_binary_cross_entropy); ++kind)
       // Around the number of lanes, and where short rows end.
       for (const int n : {1, 2, 3, 8, 10, 16, 17, 32, 33, 63, 64, 65, 100}) {
         const std::size_t count = to_size(rows) * to_size(n);
@@ -120,7 +132,7 @@ TEST_CASE_TEMPLATE("a row's loss and gradient depend neither on its place in the
 
 TEST_CASE_TEMPLATE("NaN passes through every loss", T, float, double) {
   for (const KernelTable<T>& table : all_tables<T>())
-    for (int kind = 0; kind <= int(Loss::huber); ++kind)
+    for (int kind = 0; kind <= int(Loss::clipped_binary_cross_entropy); ++kind)
       for (const std::size_t where : {0u, 1u, 69u}) {
         // A short row and a long one.
         std::vector<T> z(where < 2 ? 2 : 70, T(0.5));

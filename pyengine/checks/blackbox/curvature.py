@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ...losses import ClippedCrossEntropy, Huber
+from ...losses import ClippedBinaryCrossEntropy, ClippedCrossEntropy, Huber, SoftmaxCrossEntropy
 from ...reference import targets_as_rows
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class LossCurvature:
     def __init__(self, loss: Loss, z: F64, given: HeadTarget, dtype: np.dtype[Any]) -> None:
         self.factor = given.coefficients(loss, z.shape[1])[:, None]
         self.rows = targets_as_rows(loss, given, z.shape[1])
-        self.softmax = loss.name.endswith("cross_entropy") and loss.name != "binary_cross_entropy"
+        self.softmax = isinstance(loss, SoftmaxCrossEntropy | ClippedCrossEntropy)
         if self.softmax:
             e = np.exp(z - z.max(axis=1, keepdims=True))
             self.p = e / e.sum(axis=1, keepdims=True)
@@ -77,7 +77,7 @@ class LossCurvature:
                 kept = np.where((low <= self.p) & (self.p <= high), kept, 0.0)
             self.mass = kept.sum(axis=1, keepdims=True)
         else:
-            self.diagonal = _diagonal(loss, z, self.rows)
+            self.diagonal = _diagonal(loss, z, self.rows, dtype)
 
     def times(self, direction: F64) -> F64:
         """The Hessian times (batch, n_out)."""
@@ -95,7 +95,7 @@ class LossCurvature:
         return np.asarray((self.factor * self.mass * p) ** 2 * np.maximum((1.0 - 2.0 * p) * variance + others, 0.0))
 
 
-def _diagonal(loss: Loss, z: F64, y: F64) -> F64:
+def _diagonal(loss: Loss, z: F64, y: F64, dtype: np.dtype[Any]) -> F64:
     if loss.name == "mse":
         return np.full_like(z, 2.0)
     if loss.name == "mae":
@@ -104,4 +104,7 @@ def _diagonal(loss: Loss, z: F64, y: F64) -> F64:
         return (np.abs(z - y) <= loss.delta).astype(np.float64)
     if loss.name == "binary_cross_entropy":
         return np.asarray(_sigmoid(z) * _sigmoid(-z))
+    if isinstance(loss, ClippedBinaryCrossEntropy):
+        s, (low, high) = _sigmoid(z), loss.clip_bounds(dtype)
+        return np.where((low <= s) & (s <= high), s * _sigmoid(-z), 0.0)
     raise NotImplementedError(f"the curvature of {loss.name!r} is missing")

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ...losses import MAE, ClippedCrossEntropy
+from ...losses import MAE, ClippedBinaryCrossEntropy, ClippedCrossEntropy
 from ...reference import targets_as_rows
+from ...rounding.activations import sigmoid, sigmoid_slope
+from ...rounding.losses import clipped_sigmoid_error
 from ...rounding.variance import softmax_variance
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 F64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 Index = npt.NDArray[np.intp]
-KINKED_LOSSES = (MAE, ClippedCrossEntropy)
+KINKED_LOSSES = (MAE, ClippedCrossEntropy, ClippedBinaryCrossEntropy)
 
 
 def place(head: str) -> str:
@@ -43,15 +45,22 @@ class LossKinks:
             self.edges = loss.clip_bounds(dtype)
             self.p, self.own_variance = softmax_variance(z)
             self.jump = np.where((self.edges[0] <= self.p) & (self.p <= self.edges[1]), -y, y)
+        elif isinstance(loss, ClippedBinaryCrossEntropy):
+            self.edges, self.p = loss.clip_bounds(dtype), sigmoid(z)
+            self.jump = np.where((self.edges[0] <= self.p) & (self.p <= self.edges[1]), y - self.p, self.p - y)
         else:
             self.residual = z - y
             self.jump = -2.0 * np.sign(self.residual)
 
     def distance(self, variance: F64, u: float) -> F64:
         """How far each output is from its kink, in standard deviations; ``variance`` is that of z, (batch, n_out)."""
-        if not isinstance(self.loss, ClippedCrossEntropy):
+        if isinstance(self.loss, MAE):
             return np.abs(self.residual) / np.sqrt(variance)
         p = self.p
+        if isinstance(self.loss, ClippedBinaryCrossEntropy):
+            steepness = sigmoid_slope(self.z)
+            sigma = np.sqrt(steepness**2 * variance + clipped_sigmoid_error(self.z, steepness, u) ** 2 / 3.0)
+            return np.asarray(np.minimum(*(np.abs(p - edge) for edge in self.edges)) / sigma)
         moved = (1.0 - 2.0 * p) * variance + (p * p * variance).sum(axis=1, keepdims=True)
         # The division by the row's sum, that sum, and the classes' sum on the way.
         evaluated = self.own_variance + (16.0 + p.shape[1]) * p * p

@@ -142,9 +142,9 @@ class ForwardVariances:
             own = (factor * curvature.mass) ** 2 * (v + u2 * prob**2)
         else:
             rows = target_rows(loss, given, z.shape[1], self.p)
-            own = factor**2 * uniform_variance(
-                samples(loss, exact(z, 1.0), rows, self.program.dtype, "convention", self.p).d_bound
-            )
+            # What jumps at a clip is tried on both sides (:mod:`.loss_kinks`).
+            found = samples(loss, exact(z, 1.0), rows, self.program.dtype, "convention", self.p)
+            own = factor**2 * uniform_variance(found.d_bound - found.jump)
         return np.asarray(own + 5.0 * u2 * seed**2 + 4.0 * self.p.underflow**2)
 
 

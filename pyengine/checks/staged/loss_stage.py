@@ -7,9 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...losses import MAE, ClippedCrossEntropy
+from ...losses import MAE, ClippedBinaryCrossEntropy, ClippedCrossEntropy
 from ...parameters import Array
-from ...reference import binary_cross_entropy, clipped_cross_entropy, huber, mae, mse, softmax_cross_entropy
+from ...reference import (
+    binary_cross_entropy,
+    clipped_binary_cross_entropy,
+    clipped_cross_entropy,
+    huber,
+    mae,
+    mse,
+    softmax_cross_entropy,
+)
 from ...rounding import EVALUATION, Precision, accumulated, exact
 from ...rounding.losses import samples, scale_error, target_rows
 from ...rounding.running import F64
@@ -67,7 +75,7 @@ def judge_loss(
         bound = bound + kept.rounding(np.abs(z) + bound)
         ratio, worst = largest_ratio(claimed, z, bound)
         errors = Errors(claimed - z, z, v, float(lost.max()), coherent, kept.flushed(z))
-    smooth = np.flatnonzero(_smooth(loss, output, rows.y, s.d_bound))
+    smooth = np.flatnonzero(_smooth(loss, output, rows.y, s.d_bound, s.jump))
     signs = sign_vectors(seed, batch, n_out)
 
     def keep() -> tuple[Array, Array]:
@@ -93,10 +101,12 @@ def _sum_of_weights(loss: Loss, given: HeadTarget, u: float) -> float:
     return u * w.size * float(np.abs(w).sum() / abs(w.sum()))
 
 
-def _smooth(loss: Loss, output: Array, y: F64, d_bound: F64) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _smooth(loss: Loss, output: Array, y: F64, d_bound: F64, jump: F64 | float) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Samples of which no derivative may jump: the bounds allow for that, the variance does not."""
     if isinstance(loss, MAE):
         return np.asarray((output != y).all(axis=1))
+    if isinstance(loss, ClippedBinaryCrossEntropy):
+        return np.asarray((np.broadcast_to(jump, y.shape) == 0.0).all(axis=1))
     if not isinstance(loss, ClippedCrossEntropy):
         return np.ones(len(output), bool)
     shifted = np.exp(output.astype(np.float64) - output.max(axis=1, keepdims=True))
@@ -165,6 +175,8 @@ def derivative(loss: Loss, z: Array, y: Array) -> Array:
     }
     if isinstance(loss, ClippedCrossEntropy):
         found = clipped_cross_entropy(z, y, *loss.clip_bounds(z.dtype))
+    elif isinstance(loss, ClippedBinaryCrossEntropy):
+        found = clipped_binary_cross_entropy(z, y, *loss.clip_bounds(z.dtype))
     elif loss.name == "huber":
         found = huber(z, y, getattr(loss, "delta", 1.0))
     else:
