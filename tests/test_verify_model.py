@@ -84,6 +84,53 @@ def test_torch_losses_are_certified(loss: Any, target: Any) -> None:
     assert report.verdict == "CERTIFIED", report
 
 
+class Probable(Shared):
+    """With a sigmoid on the second head."""
+
+    def forward(self, x: Any) -> Any:
+        found = super().forward(x)
+        return {**found, "ink": torch.sigmoid(found["ink"])}
+
+
+@pytest.mark.parametrize(
+    "loss", [nn.BCELoss(), nn.BCELoss(reduction="sum"), torch.nn.functional.binary_cross_entropy], ids=repr
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_probabilities_of_a_sigmoid_are_certified(loss: Any, dtype: Any) -> None:
+    x, targets = batch(dtype)
+    for target in (torch.rand(64, 2, dtype=dtype), (targets["ink"] > 0.0).to(dtype)):
+        report = pe.verify(Probable(dtype=dtype), x, {**targets, "ink": target}, losses={**LOSSES, "ink": loss})
+        assert report.verdict == "CERTIFIED", report
+
+
+def test_saturated_probabilities_are_named_and_judged_by_the_framework_alone() -> None:
+    model, (x, targets) = Probable(), batch()
+    binary = {**targets, "ink": (targets["ink"] > 0.0).float()}
+    losses = {**LOSSES, "ink": nn.BCELoss()}
+    with torch.no_grad():
+        model.ink[-1].bias[0] = 40.0
+    wrong = int((binary["ink"][:, 0] == 0.0).sum())
+    report = pe.verify(model, x, binary, losses=losses)
+    assert report.verdict == "CONSISTENT", report
+    assert f"{wrong} probabilities within rounding of 0 or 1" in report.refusal
+    # Right and sure: the gradient is 0 to rounding, and so is what PyTorch makes of it.
+    assert pe.verify(model, x, {**binary, "ink": torch.ones(64, 2)}, losses=losses).verdict == "CERTIFIED"
+
+
+@pytest.mark.parametrize(
+    ("model", "dtype", "said"),
+    [(Shared(), None, "after linear"), (Probable(dtype=torch.bfloat16), torch.bfloat16, "in bfloat16")],
+    ids=["linear", "bfloat16"],
+)
+def test_probabilities_from_elsewhere_fail(model: Any, dtype: Any, said: str) -> None:
+    x, targets = batch(dtype)
+    with pytest.raises(ValueError, match=said):
+        pe.verify(
+            model, x, {**targets, "ink": torch.ones_like(targets["ink"])}, losses={**LOSSES, "ink": nn.BCELoss()},
+            mode="staged",
+        )  # fmt: skip
+
+
 def test_the_model_is_left_as_it_was() -> None:
     model = Shared()
     before = {name: value.clone() for name, value in model.state_dict().items()}

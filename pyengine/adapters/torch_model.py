@@ -22,7 +22,7 @@ from ..spec import Head
 from .computation import Computation, as_batch
 from .from_torch import load
 from .torch_graph import Place, chains, outputs_by_name, shared_depth
-from .torch_losses import twin_of
+from .torch_losses import before_sigmoid, require_unsaturated, twin_of
 from .torch_observed import reduced
 from .torch_wrappers import unwrapped
 
@@ -37,12 +37,17 @@ def compute(
     model = inside.module
     traced = _traced(torch, model)
     found = chains(torch, traced, names)
+    twins = {name: twin_of(torch, name, losses[name], targets[name]) for name in names}
+    ends = {name: chain[-1].h for name, chain in found.items()}
+    found = {
+        name: [*chain[:-1], before_sigmoid(name, chain[-1])] if twins[name].probabilities else chain
+        for name, chain in found.items()
+    }
     depth = shared_depth(found)
     places = {f"trunk.{i}": place for i, place in enumerate(next(iter(found.values()))[:depth])}
     for name, chain in found.items():
         places |= {f"heads.{name}.{i}": place for i, place in enumerate(chain[depth:])}
     weights = {name: float(loss_weights.get(name, 1.0)) for name in names}
-    twins = {name: twin_of(torch, name, losses[name], targets[name]) for name in names}
     heads = {
         name: Head([place.dense for place in chain[depth:]], twins[name].loss, weights[name])
         for name, chain in found.items()
@@ -59,7 +64,16 @@ def compute(
     with _thawed([tensors[name] for name in frozen]):
         seen = _run(torch, traced, inputs)
         kept_in = str(seen[first[0].z].dtype).removeprefix("torch.")
-        outputs = {name: seen[found[name][-1].h] for name in names}
+        if kept_in in NARROW and (own := [name for name in names if twins[name].probabilities]):
+            # A probability has lost there what the loss needs, before the loss sees it.
+            raise Unsupported(
+                sentence("losses", got=f"takes probabilities in {kept_in} at {listing(own)}", expected="logits",
+                         remedy="Use BCEWithLogitsLoss on the layer without its sigmoid.")
+            )  # fmt: skip
+        outputs = {name: seen[ends[name]] for name in names}
+        for name in names:
+            if twins[name].probabilities:
+                require_unsaturated(name, as_batch(_widened(torch, outputs[name])), twins[name].target)
         values = {name: reduced(torch, name, losses[name](outputs[name], wanted[name])) for name in names}
         total = sum(weights[name] * value for name, value in values.items())
         routes: list[tuple[str | None, Any, Layout]] = [(None, total, network.layout)]
