@@ -79,6 +79,26 @@ def a_transformer_block_is_judged_by_keras_alone() -> None:
     assert report.combination.verdict == "summed", report
 
 
+class Narrow(layers.Layer):  # type: ignore[misc]
+    """Computes in bfloat16, whatever its policy says."""
+
+    def call(self, x: Any) -> Any:
+        return keras.ops.cast(keras.ops.cast(x, "bfloat16") * 2.0, x.dtype)
+
+
+@claim
+def a_bfloat16_inside_makes_plateaus_and_no_false_alarm() -> None:
+    keras.utils.set_random_seed(0)
+    x, targets = digits()
+    pixels = keras.Input((8, 8, 1))
+    h = Narrow()(layers.Dense(16, "tanh")(layers.Flatten()(pixels)))
+    model = keras.Model(pixels, [layers.Dense(10, "softmax", name="digit")(h), layers.Dense(1, name="ink")(h)])
+    model.compile("adam", loss=["sparse_categorical_crossentropy", "mse"])
+    report = judged(model, x, targets)
+    assert report.verdict == "CONSISTENT", report
+    assert "computes in bfloat16" in report.unjudged["differences"]
+
+
 @claim
 def a_total_that_is_the_mean_is_named() -> None:
     class Averaged(keras.Model):  # type: ignore[misc]

@@ -96,3 +96,15 @@ def test_a_wrong_derivative_is_caught_by_finite_differences() -> None:
     report = judged(lambda own, x: convolved(own, x, wrong), *digits())
     assert report.verdict == "INCONSISTENT", report
     assert {s.loss for s in report.slopes if s.outcome == "differs"} == {"ink"}
+
+
+def test_a_bfloat16_inside_makes_plateaus_and_no_false_alarm() -> None:
+    def narrow(own: Any, x: Any) -> Any:
+        h = jnp.tanh(x.reshape(len(x), -1)[:, :16].astype(jnp.bfloat16) @ own["query"].astype(jnp.bfloat16))
+        return {name: (h @ own[name].astype(jnp.bfloat16)).astype(x.dtype) for name in ("digit", "ink")}
+
+    x, targets = digits()
+    for apply in (narrow, jax.jit(narrow)):
+        report = judged(apply, x, targets)
+        assert report.verdict == "CONSISTENT", report
+        assert "computes in bfloat16" in report.unjudged["differences"]

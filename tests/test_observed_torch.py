@@ -174,3 +174,34 @@ def test_a_float32_inside_is_no_float64_and_the_check_says_so() -> None:
     assert {s.outcome for s in report.slopes if s.loss == "ink"} == {"cannot tell"}
     assert {s.outcome for s in report.slopes if s.loss == "digit"} == {"holds"}
     assert "the slope of ink cannot be measured" in report.not_judged["differences"]
+
+
+@pytest.mark.parametrize("kind", ["activations", "weights", "inside a function"])
+def test_a_bfloat16_inside_makes_plateaus_and_no_false_alarm(kind: str) -> None:
+    class Cast(nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.trunk, self.norm = nn.Linear(64, 16), nn.LayerNorm(16)
+            self.digit, self.ink = nn.Linear(16, 10), nn.Linear(16, 1)
+
+        def forward(self, x: Any) -> Any:
+            h = torch.relu(self.norm(self.trunk(x.flatten(1))))
+            if kind == "activations":
+                h = h.bfloat16().to(x.dtype)
+            if kind == "inside a function":
+                h = torch.utils.checkpoint.checkpoint(
+                    lambda h: (2.0 * h.bfloat16()).to(x.dtype), h, use_reentrant=False
+                )
+            if kind != "weights":
+                return self.digit(h), self.ink(h)
+
+            def narrow(layer: Any) -> Any:
+                own = h.bfloat16(), layer.weight.bfloat16(), layer.bias.bfloat16()
+                return torch.nn.functional.linear(*own).to(x.dtype)
+
+            return narrow(self.digit), narrow(self.ink)
+
+    report = judged(Cast(), *digits())
+    assert report.verdict == "CONSISTENT", report
+    assert "computes in bfloat16" in report.unjudged["differences"]

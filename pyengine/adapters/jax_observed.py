@@ -16,6 +16,7 @@ from ..observation import Gradient, Observation, Twin
 from ..rounding.formats import FORMATS
 from .from_jax import load, pure
 from .jax_losses import called
+from .narrow_inside import require_wide_jaxpr
 
 TOTAL = "the total"
 
@@ -109,6 +110,7 @@ def _twin(
 
     with _float64(jax):
         there, inputs, wanted = placed(parameters)
+        require_wide_jaxpr(jax, lambda given: values(given, inputs, wanted), there)
         seen, pullback = jax.vjp(lambda given: values(given, inputs, wanted), there)
         gradients: dict[str, Gradient] = {}
         for name in names:

@@ -18,6 +18,7 @@ from ..observation import Gradient, Observation, Twin
 from ..rounding.formats import FORMATS
 from .keras_backend import array_of, load, versions
 from .keras_losses import by_output, function_name, one_hot, target_array
+from .narrow_inside import require_wide_graph, require_wide_jaxpr, watched
 
 TOTAL, REGULARIZERS = "the total", "regularizers"
 Pullback = Callable[[str, float], Gradient]
@@ -165,9 +166,25 @@ class _Subject:
                 return {name: float(array_of(self.keras, v)) for name, v in run(placed(values)).items()}
 
         with _float64(self.keras, self.model):
+            self._require_wide(run, losses, placed(parameters))
             seen, gradient = self.differentiated(losses, placed(parameters))
             gradients = {name: gradient(name, 1.0) for name in seen}
         return Twin(parameters, evaluate, gradients)
+
+    def _require_wide(self, run: Any, losses: Any, values: Mapping[str, Any]) -> None:
+        """Raise :class:`NarrowInside` for a layer that computes in a 16-bit format whatever its policy says."""
+        backend = self.keras.backend.backend()
+        if backend == "jax":
+            import jax
+
+            require_wide_jaxpr(jax, losses, values)
+        elif backend == "tensorflow":
+            require_wide_graph(run, values)
+        else:
+            import torch
+
+            with watched(torch):
+                losses(values)
 
     def _compiled(self, losses: Any) -> Any:
         """For many calls: compiled where that is quicker, with the same draws in every call."""

@@ -16,6 +16,7 @@ from ..errors import sentence
 from ..observation import Gradient, Observation, Twin
 from ..rounding.formats import FORMATS
 from .from_torch import load
+from .narrow_inside import watched
 from .torch_graph import outputs_by_name
 from .torch_wrappers import unwrapped
 
@@ -144,7 +145,8 @@ def _twin(
             return {name: float(value) for name, value in run(placed).items()}
 
     with torch.enable_grad():
-        values = run({})
+        with watched(torch):
+            values = run({})
         gradients: dict[str, Gradient] = {}
         for loss, value in values.items():
             found: Any = [None] * len(names)
