@@ -97,10 +97,14 @@ def judge_watched(
         )
         combination = _combination(case)
         candidate, found = explain_gradient(case, combination)
+        if lost := _not_finite(step, evidence):
+            rests = bool((step.after.flat == step.before.flat).all())
+            moved = "; it skipped the step" if rests else ""
+            candidate, found = None, [diagnosis("not finite", names=", ".join(lost), moved=moved)]
         update = check_update(step, evidence, _gather(seen, batch, previous))
         if candidate is not None and candidate.found is None:
             combination, update = _as_intended(case, combination, update)
-        if not update.applied.fits:
+        if not update.applied.fits and not lost:
             found.append(diagnosis("wrong step", optimizer=update.optimizer))
         frozen = case.frozen & set(step.native.values())
         reach = applied_reach(replace(case, evidence=raw(step.before, batch)) if frozen else case, candidate)
@@ -108,6 +112,16 @@ def judge_watched(
     report = _verification(seen, step, combination, update, [*said, *found], ledger)
     notes = (f"{rested} calls of the optimizer moved nothing: judged is the one that did.",) if rested else ()
     return replace(report, reach=reach, notes=(*report.notes, *notes))
+
+
+def _not_finite(step: Step, evidence: Evidence) -> list[str]:
+    """The framework's names of what has a NaN or an infinity where the gradients of its losses have none."""
+    found = []
+    for name, native in step.native.items():
+        parts = [one[name] for one in evidence.gradients.values() if name in one]
+        if all(np.isfinite(part).all() for part in parts) and not np.isfinite(step.gradient[name]).all():
+            found.append(native)
+    return found
 
 
 def _trained(seen: Watched) -> Callable[[Parameters, Batch], Evidence]:

@@ -8,6 +8,8 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+import numpy as np
+
 from .adapters.computation import Computation, as_batch
 from .adapters.from_jax import JaxModel, is_module
 from .checks.applied import Surgery
@@ -155,7 +157,7 @@ added?.'
         if not events:
             raise ValueError(
                 sentence("optimizer", got="took no step in the block", expected="at least one step",
-                         remedy="Is it the optimizer that the loop uses, and was a compiled step traced inside?")
+                         remedy="Is it the loop's optimizer, was a step traced inside, or did loss scaling skip it?")
             )  # fmt: skip
         first = 0
         if step is not None:
@@ -171,7 +173,8 @@ added?.'
         if step is None:
             states = [self._start, *(a for event in events for a in (event.before, event.after)), self._end]
             for left, right in zip(states[::2], states[1::2], strict=True):
-                outside += [name for name in left if name in right and (left[name] != right[name]).any()]
+                both = [name for name in left if name in right]
+                outside += [name for name in both if not np.array_equal(left[name], right[name], equal_nan=True)]
         whole = Given(*_whole(x, targets), sample_weight)
         parts = [Given(a, b) for a, b in zip(x, targets, strict=True)] if _cut(x) else []
         ahead = None if previous is None else Given(*previous)

@@ -63,6 +63,11 @@ def written(world: World) -> None:
             parameter.clamp_(-0.05, 0.05)
 
 
+def broken(world: World) -> None:
+    """A gradient of a square root at zero, which somebody's hook lets through."""
+    world.model.trunk[0].weight.grad[2, 3] = float("nan")
+
+
 def exchanged(world: World) -> None:
     values = world.values()
     step(world, WEIGHTS["ink"] * values["digit"] + WEIGHTS["digit"] * values["ink"])
@@ -99,6 +104,7 @@ PLANTED = [
     bug("clipped", stepped(clip), stepped(nothing), optimizer=sgd),
     bug("head differs", stepped(head_too_fast), stepped(nothing)),
     bug("another gradient", stepped(noisy), stepped(nothing)),
+    bug("not finite", stepped(broken), stepped(nothing)),
     bug("stepped twice", stepped(nothing, times=2), stepped(nothing)),
     bug("changed outside", written),
     bug("wrong step", step, optimizer=moving, cured=lambda world: torch.optim.Adam(world.model.parameters(), lr=1e-2)),

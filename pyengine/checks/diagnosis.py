@@ -104,6 +104,10 @@ _TEXTS = {
         "The gradient is a weighted sum of the losses' gradients, but {reason}.",
         "Compare the weights in the loop with those given here.",
     ),
+    "not finite": (
+        "The gradient that the optimizer was given is not finite in {names}, where the losses' gradients are{moved}.",
+        "Look for a division by zero, a logarithm of 0 or a loss scale that is too high on its way.",
+    ),
     "another gradient": (
         "The gradient at the shared layers is no combination of these losses' gradients: {reason}.",
         "Is it the batch that the loop used, in train mode, without a further term (regularizer, extra loss)?",
