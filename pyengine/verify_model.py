@@ -58,8 +58,8 @@ def verify(
     ``mode="staged"`` judges every operation from the numbers around it: CERTIFIED, REFUTED,
     REFUTED_STATISTICAL. ``"blackbox"`` judges final gradients: CONSISTENT, INCONSISTENT, INCONCLUSIVE. ``"auto"`` is
     staged where the numbers can be had. Both report the combination. Models in bfloat16
-    (PyTorch, Keras), under ``torch.autocast`` and with Keras' ``mixed_bfloat16`` are judged by their operations alone:
-    these include the losses' weights and their sum.
+    and float16 (PyTorch, Keras), under ``torch.autocast`` and with Keras' mixed policies are judged by their operations
+    alone: these include the losses' weights and their sum.
 
     What takes over a second shows on stderr what it is doing, if that is a terminal; ``progress`` True or False shows
     it always or never.
@@ -158,6 +158,7 @@ def _staged(done: Computation, mode: Mode, seed: int) -> StagedReport | None:
         loss_dtype=done.loss_dtype if done.kept else None,
         narrow_steps=done.narrow_steps,
         narrow_sums=done.narrow_sums,
+        loss_scale=done.loss_scale,
     )
 
 

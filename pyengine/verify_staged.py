@@ -14,7 +14,7 @@ from .checks.staged.check import Staged, Verdict, check_staged
 from .checks.staged.finding import Finding
 from .checks.staged.statistics import ALPHA, PROJECTED, REPLAYED, limit
 from .checks.staged.witnesses import Witnesses, checked_witnesses
-from .errors import GradientMismatch
+from .errors import GradientMismatch, sentence
 from .progress import progress_line
 from .rounding.storage import roundoff_of
 from .runtime import info
@@ -136,6 +136,7 @@ def verify_witnesses(
     loss_dtype: str | None = None,
     narrow_steps: bool = False,
     narrow_sums: bool = False,
+    loss_scale: float = 1.0,
 ) -> StagedReport:
     """Judge a gradient computation operation by operation, from the numbers that it produced on its way.
 
@@ -151,6 +152,7 @@ def verify_witnesses(
     operands of products are read as TF32, without which such products are refuted. ``narrow_steps`` allows what lies
     in bfloat16 or float16 that every elementary step of an activation is stored too, as TensorFlow and JAX do, and
     ``narrow_sums`` that the partial sums of bias gradients are, as there; over n samples these have n roundings.
+    ``loss_scale``, a power of two, is what every loss was multiplied by before it was differentiated.
 
     ``"REFUTED"``: some number is beyond a rigorous bound, or not finite. ``"REFUTED_STATISTICAL"``: errors add up as
     independent roundings do not, nor those of correct recomputations. ``"INCONCLUSIVE"``: neither, but stages lack
@@ -176,9 +178,16 @@ def verify_witnesses(
     )  # fmt: skip
     own = stored.params
     batch = checked_batch(stored.x, stored.targets, sample_weight, n_in=net.n_in, heads=net.heads, dtype=own.dtype)
+    if not (0.0 < loss_scale < math.inf and math.frexp(loss_scale)[0] == 0.5):
+        raise ValueError(
+            sentence("loss_scale", got=f"is {loss_scale!r}", expected="a power of two, as 1024.0",
+                     remedy="Other scales round the losses; pass the one that the losses were multiplied by.")
+        )  # fmt: skip
     checked = checked_witnesses(net, witnesses, batch.size, stored.kept.format.name, stored.parameters)
     with progress_line():
-        staged = check_staged(net, own, batch, checked, flush_to_zero=flush_to_zero, seed=seed, kept=stored.kept)
+        staged = check_staged(
+            net, own, batch, checked, flush_to_zero=flush_to_zero, seed=seed, kept=stored.kept, loss_scale=loss_scale
+        )  # fmt: skip
     here = info()
     environment = {"pyengine": f"{here['version']}", "isa": f"{here['isa']}", "threads": f"{here['threads']}"}
     dtype = "tf32" if tf32 else stored.kept.format.name

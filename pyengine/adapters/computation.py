@@ -23,6 +23,7 @@ class Computation:
     not train itself. ``notes`` are what the user should know beside every verdict.
 
     ``kept`` is the format that narrow witnesses are in, else None; ``params`` and ``x`` are float32 then.
+    ``loss_scale`` is what the losses were multiplied by before they went back, so that float16 could hold it.
     ``loss_dtype`` is that of the losses themselves; ``narrow_steps`` and ``narrow_sums`` as in ``verify_witnesses``.
 
     ``losses`` are the unweighted losses as the framework computed them; ``flush_to_zero`` tells whether it lets
@@ -46,6 +47,7 @@ class Computation:
     loss_dtype: str | None = None
     narrow_steps: bool = False
     narrow_sums: bool = False
+    loss_scale: float = 1.0
     step: Callable[[], Step] | None = None
     notes: tuple[str, ...] = ()
 

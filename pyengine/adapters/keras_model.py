@@ -19,11 +19,12 @@ from ..rounding.storage import NARROW
 from ..spec import Head
 from .computation import Computation
 from .keras_backend import array_of, load, versions
-from .keras_differentiation import differentiate
+from .keras_differentiation import Differentiated, differentiate
 from .keras_forward import Seen, Zeros, forward
 from .keras_graph import Graph, graph_of, shared_depth
 from .keras_kept import program
 from .keras_losses import Term, compiled, terms_of
+from .keras_scaled import within_range
 from .keras_subject import Subject
 
 REGULARIZERS, ADDED, DATA = "regularizers", "add_loss", "the weighted sum of the losses"
@@ -106,12 +107,14 @@ def compute(subject: Subject) -> tuple[Computation, dict[str, tuple[float, dict[
     regularized = {id(v): v for v in subject.model.trainable_variables if getattr(v, "regularizer", None) is not None}
 
     def run(batch: Any, zeros: Zeros | None) -> tuple[dict[str, Any], Seen]:
-        x, targets, weights = batch
+        x, targets, weights, scale = batch
         seen = forward(keras, subject.graph.shaping, subject.trunk, subject.heads, subject.logits, x, zeros)
         values, weighted = {}, []
         for name, term in terms.items():
             loss = term.function(targets[name], seen.outputs[name], weights[name])
             value = keras.ops.cast(loss, subject.dtype)
+            if scale is not None:
+                value = keras.ops.multiply(value, scale)
             values[name] = value
             weighted.append(value if term.weight is None else keras.ops.multiply(value, term.weight))
         extra = {
@@ -124,20 +127,20 @@ def compute(subject: Subject) -> tuple[Computation, dict[str, tuple[float, dict[
                 found[name] = sum(keras.ops.sum(part) for part in parts)
         return found, seen
 
-    for layer in _layers(subject):
-        layer._clear_losses()
-    batch = (
-        subject.x,
-        {name: term.target for name, term in terms.items()},
-        {name: term.sample_weight for name, term in terms.items()},
-    )
-    try:
-        values, seen, gradients = differentiate(
-            keras, run, subject.variables, batch, program(keras, subject, "gradients")
-        )
-    finally:
+    targets = {name: term.target for name, term in terms.items()}
+    weights = {name: term.sample_weight for name, term in terms.items()}
+
+    def differentiated(scale: float | None) -> Differentiated:
+        batch = subject.x, targets, weights, None if scale is None else np.float32(scale)
         for layer in _layers(subject):
             layer._clear_losses()
+        try:
+            return differentiate(keras, run, subject.variables, batch, program(keras, subject, "gradients"))
+        finally:
+            for layer in _layers(subject):
+                layer._clear_losses()
+
+    scale, notes, (values, seen, gradients) = within_range(keras, subject, DATA, differentiated)
 
     def numbers(tensor: Any) -> Array:
         # Keras computes some float64 operations in float32. The numbers are kept, so their stage can be refuted.
@@ -168,9 +171,9 @@ def compute(subject: Subject) -> tuple[Computation, dict[str, tuple[float, dict[
         params=subject.params,
         x=_wide(numbers(seen.shaped)),
         targets={name: term.engine_target(subject.dtype) for name, term in terms.items()},
-        per_loss={name: {n: _wide(a) for n, a in one.gradient.items()} for name, one in per_loss.items()},
-        summed={name: _wide(array) for name, array in summed.gradient.items()},
-        losses={name: float(array_of(keras, values[name])) for name in terms},
+        per_loss={name: {n: _wide(a, scale) for n, a in one.gradient.items()} for name, one in per_loss.items()},
+        summed={name: _wide(array, scale) for name, array in summed.gradient.items()},
+        losses={name: float(array_of(keras, values[name])) / scale for name in terms},
         native=subject.native,
         sample_weight=_weights(keras, subject, seen.masks),
         witnesses=Witnesses(
@@ -186,6 +189,8 @@ def compute(subject: Subject) -> tuple[Computation, dict[str, tuple[float, dict[
         loss_dtype="float32" if subject.narrow else None,
         narrow_steps=subject.narrow and keras.backend.backend() != "torch",
         narrow_sums=subject.narrow and keras.backend.backend() != "torch",
+        loss_scale=scale,
+        notes=notes,
     )
     return done, {name: (float(array_of(keras, values[name])), gradient) for name, gradient in extra.items()}
 
@@ -194,9 +199,10 @@ def _layers(subject: Subject) -> list[Any]:
     return list(subject.model._flatten_layers())
 
 
-def _wide(array: Array) -> Array:
-    """bfloat16 in float32, which holds all its numbers."""
-    return array.astype(np.float32) if array.dtype.name in NARROW else array
+def _wide(array: Array, scale: float = 1.0) -> Array:
+    """bfloat16 and float16 in float32, which holds all their numbers, without the scale of the losses."""
+    wide = array.astype(np.float32) if array.dtype.name in NARROW else array
+    return wide if scale == 1.0 else np.asarray(wide / np.float32(scale))
 
 
 def _require_logits(subject: Subject) -> None:
@@ -220,12 +226,13 @@ def _dtypes(graph: Graph) -> tuple[str, str]:
     if len(kinds) == 1 and kinds <= set(DTYPES):
         own = kinds.pop()
         return own, own
-    if found in ({("float32", "bfloat16")}, {("bfloat16", "bfloat16")}):
-        return "float32", "bfloat16"
+    for narrow in NARROW:
+        if found in ({("float32", narrow)}, {(narrow, narrow)}):
+            return "float32", narrow
     policy = ", ".join(sorted(kinds))
     raise Unsupported(
         sentence("model", got=f"has layers in {policy}",
-                 expected="float32, float64 or bfloat16 throughout, or mixed_bfloat16",
+                 expected="float32, float64, bfloat16 or float16 throughout, mixed_bfloat16 or mixed_float16",
                  remedy="Set another dtype policy for the check.")
     )  # fmt: skip
 

@@ -11,6 +11,7 @@ import numpy as np
 from ..optimizers import SGD, Adam, AdamW, RMSprop, Rule
 from ..parameters import Array
 from ..witnesses import Clip
+from .keras_backend import array_of
 
 CLIPS = {"clipnorm": "norm", "global_clipnorm": "global_norm", "clipvalue": "value"}
 ODD = ("amsgrad", "use_ema", "gradient_accumulation_steps", "centered")
@@ -31,6 +32,19 @@ def innermost(optimizer: Any) -> Any:
     while hasattr(optimizer, "inner_optimizer"):
         optimizer = optimizer.inner_optimizer
     return optimizer
+
+
+def loss_scale(keras: Any, optimizer: Any) -> float:
+    """What a training step multiplies the total by before it differentiates it."""
+    scale = 1.0
+    while optimizer is not None:
+        if hasattr(optimizer, "initial_scale"):
+            own = array_of(keras, optimizer.dynamic_scale) if optimizer.built else optimizer.initial_scale
+        else:
+            own = getattr(optimizer, "loss_scale_factor", None) or 1.0
+        scale *= float(own)
+        optimizer = getattr(optimizer, "inner_optimizer", None)
+    return scale
 
 
 def rule_of(keras: Any, optimizer: Any, value: Callable[[Any], Array]) -> Ruled:

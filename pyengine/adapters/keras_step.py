@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..losses import ClippedCrossEntropy
 from ..optimizers import Rule, State
 from ..parameters import Array, Parameters, empty
 from ..witnesses import Added, Clip, Log, Step
 from .computation import Computation
 from .keras_backend import array_of, load, require_undistributed, snapshot, view_of
+from .keras_clipped import clipped_outputs
 from .keras_few import FewOwn, Places, takes_each_alone
 from .keras_kept import program
 from .keras_model import compute as gradients_of
@@ -43,34 +43,7 @@ def compute(model: Any, x: Any, targets: Any, sample_weight: Any = None) -> Comp
     subject = subject_of(model, x, targets, sample_weight)
     done, extra = gradients_of(subject)
     stepping = None if model.optimizer is None else lambda: observe(subject, done, extra)
-    return replace(done, step=stepping, notes=tuple(_clipped(subject, done)))
-
-
-def _clipped(subject: Subject, done: Computation) -> Iterator[str]:
-    """Samples that learn nothing because their probability was clipped."""
-    assert done.witnesses is not None
-    for name, term in subject.terms.items():
-        if not isinstance(term.loss, ClippedCrossEntropy):
-            continue
-        last = subject.network.head_layers[name][-1].name
-        silent = ~np.asarray(done.witnesses.per_loss[name].dz[last]).any(axis=1)
-        z = np.asarray(done.witnesses.z[last], np.float64)
-        shifted = np.exp(z - z.max(axis=1, keepdims=True))
-        p = shifted / shifted.sum(axis=1, keepdims=True)
-        rows = (
-            term.target
-            if term.target.ndim == 2 and term.target.shape[1] > 1
-            else np.eye(z.shape[1])[term.target.ravel()]
-        )
-        true = (p * (rows > 0)).max(axis=1)
-        low = ClippedCrossEntropy.clip_bounds(np.dtype(subject.dtype))[0]
-        lost = np.flatnonzero(silent & (true < low))
-        if lost.size:
-            yield (
-                f"{lost.size} of {len(z)} samples have a probability under {low:.0e} for their class in {name!r} "
-                f"(first: sample {lost[0]}, {true[lost[0]]:.1e}) and get exactly zero gradient from it: Keras clips "
-                "probabilities on this backend. Use from_logits=True on a layer without softmax."
-            )
+    return replace(done, step=stepping, notes=(*done.notes, *clipped_outputs(subject, done)))
 
 
 def observe(subject: Subject, done: Computation, extra: Mapping[str, tuple[float, dict[str, Array]]]) -> Step:
@@ -98,7 +71,8 @@ def observe(subject: Subject, done: Computation, extra: Mapping[str, tuple[float
             if gradient is not None:
                 array = array_of(keras, gradient).astype(np.float64) / factor
                 arrays[name] = array.T if name.endswith(".weight") else array
-        applied.append(_joined(layout, arrays))
+        if optimizer is inner or all(np.isfinite(array).all() for array in arrays.values()):
+            applied.append(_joined(layout, arrays))  # loss scaling skips what is not finite
 
     custom = type(model).train_step is not _own_train_step(model)
     whole = keras.backend.backend() != "torch" and not custom and not model.run_eagerly
@@ -231,6 +205,8 @@ def _eagerly(_: Any, subject: Subject, optimizer: Any, hear: Hear) -> Iterator[N
 @contextmanager
 def _as_a_whole(keras: Any, subject: Subject, optimizer: Any, hear: Hear) -> Iterator[None]:
     model, jax = subject.model, keras.backend.backend() == "jax"
+    # On JAX loss scaling calls the inner optimizer under a condition, which is traced once more.
+    outside = jax and model.optimizer is not optimizer
     function, run = model.train_function, program(keras, subject, "step", jit_compile=not jax and model.jit_compile)
 
     def step(*arguments: Any) -> Any:
@@ -239,7 +215,7 @@ def _as_a_whole(keras: Any, subject: Subject, optimizer: Any, hear: Hear) -> Ite
         def keep(given: Given | None) -> None:
             heard.append(given if not jax or _among(given, arguments) else None)
 
-        with _heard(subject, optimizer, keep):
+        with _heard_outside(keras, subject, keep) if outside else _heard(subject, optimizer, keep):
             return model.train_step(*arguments), heard
 
     def train(*given: Any) -> Any:
@@ -273,6 +249,27 @@ def _heard(subject: Subject, optimizer: Any, hear: Hear) -> Iterator[None]:
         yield
     finally:
         del held["apply"]
+
+
+@contextmanager
+def _heard_outside(keras: Any, subject: Subject, hear: Hear) -> Iterator[None]:
+    """Hear what a ``LossScaleOptimizer`` is given, divided by its scale as it does itself."""
+    optimizer = subject.model.optimizer
+    own = optimizer.stateless_apply
+    names = {id(variable): name for name, variable in subject.variables.items()}
+
+    def stateless_apply(values: Any, grads: Any, trained: Any) -> Any:
+        scale = next(v for one, v in zip(optimizer.variables, values, strict=True) if one is optimizer.dynamic_scale)
+        given = {names[id(v)]: g for v, g in zip(optimizer._trainable_variables, grads, strict=True) if id(v) in names}
+        hear({name: None if g is None else keras.ops.divide(g, scale) for name, g in given.items()})
+        return own(values, grads, trained)
+
+    held = vars(optimizer)
+    held["stateless_apply"] = stateless_apply
+    try:
+        yield
+    finally:
+        del held["stateless_apply"]
 
 
 def _traced(gradient: Any) -> bool:

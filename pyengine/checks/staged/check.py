@@ -65,9 +65,11 @@ def check_staged(
     flush_to_zero: bool,
     seed: int,
     kept: Storage | None = None,
+    loss_scale: float = 1.0,
 ) -> Staged:
-    """Judge every stage. The witnesses have been checked by :func:`checked_witnesses`; ``kept`` is where they lie."""
-    walk = _Walk(net, params, batch, witnesses, flush_to_zero, seed, kept or storage(params.dtype.name))
+    """Judge every stage. The witnesses have been checked by :func:`checked_witnesses`; ``kept`` is where they lie, and
+    ``loss_scale`` what every loss was multiplied by before it went back."""
+    walk = _Walk(net, params, batch, witnesses, flush_to_zero, seed, kept or storage(params.dtype.name), loss_scale)
     # What is not finite fails its stage; a warning beside that would say no more.
     with np.errstate(all="ignore"):
         walk.forward()
@@ -91,7 +93,9 @@ class _Walk:
         flush_to_zero: bool,
         seed: int,
         kept: Storage,
+        loss_scale: float,
     ) -> None:
+        self.loss_scale = loss_scale
         self.net, self.params, self.batch, self.witnesses, self.seed = net, params, batch, witnesses, seed
         self.kept = kept
         own = precision(params.dtype, flush_to_zero=flush_to_zero)
@@ -156,7 +160,7 @@ class _Walk:
             if dh is None or output is None:
                 self.unjudged.append(where)
             else:
-                weight = self.net.heads[name].weight if head is None else 1.0
+                weight = self.loss_scale * (self.net.heads[name].weight if head is None else 1.0)
                 self.stages.append(
                     judge_loss(
                         where, self.net.heads[name].loss, weight, len(self.net.heads), self.batch.heads[name], dh,
