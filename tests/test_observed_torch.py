@@ -176,6 +176,47 @@ def test_a_float32_inside_is_no_float64_and_the_check_says_so() -> None:
     assert "the slope of ink cannot be measured" in report.not_judged["differences"]
 
 
+class Spectral(nn.Module):  # type: ignore[misc]
+    """A trunk under spectral norm, which estimates singular vectors in every training pass."""
+
+    def __init__(self, factor: float = 1.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.factor = factor
+        self.trunk = torch.nn.utils.parametrizations.spectral_norm(nn.Linear(64, 16))
+        self.digit, self.ink = nn.Linear(16, 10), nn.Linear(16, 1)
+
+    def forward(self, x: Any) -> Any:
+        h = torch.relu(self.trunk(x.flatten(1)))
+        # The value of h, with a gradient that is wrong by a factor.
+        h = h.detach() + self.factor * (h - h.detach())
+        return self.digit(h), self.ink(h)
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "CONSISTENT"), (1.001, "INCONSISTENT")])
+def test_what_spectral_norm_estimates_is_held_where_slopes_are_measured(factor: float, verdict: str) -> None:
+    report = judged(Spectral(factor), *digits())
+    assert report.verdict == verdict, report
+    assert {slope.outcome for slope in report.slopes if slope.along == "random signs"} == {
+        "holds" if factor == 1.0 else "differs"
+    }
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_step_under_spectral_norm_is_judged_with_the_estimates_of_its_pass(which: int) -> None:
+    model, (x, targets) = Spectral(), digits()
+    losses = {"digit": nn.CrossEntropyLoss(), "ink": nn.MSELoss()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pe.watch(model, losses=losses, optimizer=optimizer) as seen:
+        for weight in (1.0, 1.0 + which):
+            optimizer.zero_grad()
+            digit, ink = model(x)
+            (losses["digit"](digit, targets["digit"]) + weight * losses["ink"](ink, targets["ink"])).backward()
+            optimizer.step()
+    assert seen.report(x, targets, step=0).verdict == "CONSISTENT"
+    assert seen.report(x, targets, step=1).verdict == ("INCONSISTENT" if which else "CONSISTENT")
+
+
 @pytest.mark.parametrize("kind", ["activations", "weights", "inside a function"])
 def test_a_bfloat16_inside_makes_plateaus_and_no_false_alarm(kind: str) -> None:
     class Cast(nn.Module):  # type: ignore[misc]

@@ -17,6 +17,7 @@ from ..observation import Gradient, Observation, Twin
 from ..rounding.formats import FORMATS
 from .from_torch import load
 from .narrow_inside import watched
+from .torch_estimates import hold_estimates
 from .torch_graph import outputs_by_name
 from .torch_wrappers import unwrapped
 
@@ -127,6 +128,7 @@ def _twin(
     seed: int,
 ) -> Twin:
     double = copy.deepcopy(model).double()
+    hold_estimates(torch, double, after_a_pass=True)
     own_losses = {
         name: copy.deepcopy(loss).double() if isinstance(loss, torch.nn.Module) else loss
         for name, loss in losses.items()

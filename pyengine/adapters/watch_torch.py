@@ -21,6 +21,7 @@ from ..parameters import Array
 from ..watching import Arrays, Event, Twin
 from .computation import Computation, at_random, refuse_end, require_no_weights
 from .from_torch import load
+from .torch_estimates import estimated, hold_estimates
 from .torch_model import compute
 from .torch_observed import first_line, observe
 from .torch_wrappers import unwrapped
@@ -41,6 +42,7 @@ class Recorder:
         self.events: list[Event] = []
         self._handles: list[Any] = []
         self._pending: dict[int, Event] = {}
+        self._estimates: list[tuple[Arrays, list[Any]]] = []
 
     def read(self, x: Any, targets: Mapping[str, Any], sample_weight: Any = None) -> tuple[Twin, Computation]:
         """The engine's twin of the module, and the batch as the engine takes it; refuses what :func:`verify` does."""
@@ -55,10 +57,21 @@ class Recorder:
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter.copy_(torch.as_tensor(np.array(at[name])))
+            # As the pass before the step left them: what its gradients took for constants.
+            for (_, _, one), state in zip(estimated(torch, model), self._estimates_at(at), strict=False):
+                one.load_state_dict(state)
+        hold_estimates(torch, model, after_a_pass=False)
         seen, again = (observe(model, x, targets, self.losses, self.loss_weights, refusal, seed) for seed in (0, 1))
         if seen.losses != again.losses:
             raise at_random(refusal)
         return seen
+
+    def _estimates_at(self, at: Arrays) -> list[Any]:
+        """The estimates of the step that began at these parameters, or of the first."""
+        for before, states in self._estimates:
+            if all(np.array_equal(before[name], at[name]) for name in before):
+                return states
+        return self._estimates[0][1] if self._estimates else []
 
     def start(self) -> None:
         for i, optimizer in enumerate(self.optimizers):
@@ -95,6 +108,8 @@ class Recorder:
     def _before(self, index: int) -> Callable[..., None]:
         def hook(optimizer: Any, *_: Any) -> None:
             held = _held(self.model, optimizer)
+            states = [copy.deepcopy(one.state_dict()) for _, _, one in estimated(load(), self.model)]
+            self._estimates += [(self.values(), states)] if states else []
             rule, steps, slots = _rule(optimizer, held)
             copied = _copied(optimizer, held)
             self._pending[index] = Event(
