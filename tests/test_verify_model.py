@@ -93,7 +93,9 @@ class Probable(Shared):
 
 
 @pytest.mark.parametrize(
-    "loss", [nn.BCELoss(), nn.BCELoss(reduction="sum"), torch.nn.functional.binary_cross_entropy], ids=repr
+    "loss",
+    [nn.BCELoss(), nn.BCELoss(reduction="sum"), torch.nn.functional.binary_cross_entropy],
+    ids=["object", "sum", "function"],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_probabilities_of_a_sigmoid_are_certified(loss: Any, dtype: Any) -> None:
