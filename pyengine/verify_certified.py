@@ -51,6 +51,8 @@ def verify_certified(done: Computation, staged: StagedReport) -> Verification:
         forward = ForwardVariances(program, precision(kind, flush_to_zero=done.flush_to_zero))
     gather = functools.partial(witnessed_evidence, sample_weight=done.sample_weight, flush_to_zero=done.flush_to_zero)
     evidence = gather(net, done.params, done.x, done.targets, losses=done.losses, forward=forward)
+    if step is not None and _applied_as_certified(step, done):
+        evidence = replace(evidence, total=step.gradient)
     combination = None  # that of the step, if it shows one
     if step is None or not shows_gradient(step):
         combination = check_combination(_total(done), evidence) if net.trunk_layers else nothing_shared(net)
@@ -72,6 +74,11 @@ def verify_certified(done: Computation, staged: StagedReport) -> Verification:
         said = f"the gradient of the total is: {combination.verdict}, {combination.reason}"
         report = replace(report, verdict="INCONSISTENT", answer=f"{done.framework}: {said}.")
     return report if step is None else judged_step(report, step, evidence, gather)
+
+
+def _applied_as_certified(step: Step, done: Computation) -> bool:
+    """Whether the gradient that was applied is, bit for bit, the certified one of the total."""
+    return step.observed and all(np.array_equal(step.gradient[name], array) for name, array in done.summed.items())
 
 
 def _total(done: Computation) -> Step:

@@ -140,6 +140,18 @@ def test_steps_in_turn_fit_or_miss_alike_where_the_rule_is_decided(step: Step, r
     assert set(turns) == {rule == pe.SGD(1e-9)}
 
 
+@pytest.mark.parametrize(("factor", "rule"), [(1.0, SUM), (1.00001, "cannot tell")])
+def test_a_certified_total_that_was_applied_leaves_no_spread(step: Step, factor: float, rule: str) -> None:
+    optimizer = pe.SGD(0.1)
+    seen = replace(moved_by(replace(step, optimizer=optimizer), pe.SGD(0.1 * factor), [WEIGHTS]), optimizer=optimizer)
+    evidence = witnessed_evidence(seen.network, seen.before, seen.x, seen.targets)
+    found = check_update(seen, replace(evidence, total=seen.gradient), witnessed_evidence)
+    assert found.rule == rule, found
+    assert found.uncertain == 0
+    # The spread of another route would have excused a part of it.
+    assert found.hypotheses[0].misfit > check_update(seen, evidence, witnessed_evidence).hypotheses[0].misfit
+
+
 def test_no_result_keeps_what_the_check_was_made_of() -> None:
     """Large arrays in a circle of references stay until Python looks for circles, and the next check takes fresh
     memory."""

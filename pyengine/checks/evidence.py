@@ -85,7 +85,8 @@ class Evidence:
 
     ``engine_32`` is the engine's float32 result for the whole batch, empty where it was not computed. ``agreement`` is
     the largest |engine - reference| of the two float64 routes, in units of the spread: the yardstick is worth something
-    only while this is far below 1.
+    only while this is far below 1. ``total`` is the gradient of the configured sum of all losses, where it was
+    certified and is the very one that was applied: no other route has to be allowed for.
     """
 
     losses: Mapping[str, float]
@@ -96,6 +97,7 @@ class Evidence:
     agreement: float
     truth: Truth
     quick: Quick | None = None
+    total: Parameters | None = None
 
     def at(self, loss: str, some: Some) -> tuple[Vector, Vector]:
         """The gradient of a loss and its spread at some elements of the trunk, which comes first in every layout."""
@@ -109,10 +111,10 @@ class Evidence:
 
     def moved(self, at: Parameters) -> Evidence | None:
         """Gradients at parameters a step away, with the spread from here; None where they take new evidence."""
-        quick = self.quick
-        if quick is None:
+        if self.quick is None:
             return None
-        return replace(self, gradients=Lazily(self.gradients, lambda name: quick.elsewhere(name, at)), quick=None)
+        moved = _Moved(self.quick, at)
+        return replace(self, gradients=Lazily(self.gradients, moved.gradient), quick=moved, total=None)
 
     def trunk(self, size: int) -> Vector:
         """(K, size): the per-loss gradients of the trunk, the Jacobian."""
@@ -121,6 +123,28 @@ class Evidence:
     def trunk_spread(self, size: int) -> Vector:
         """(K, size): their rounding spread."""
         return np.stack([s.flat[:size] for s in self.spread.values()])
+
+
+class _Moved:
+    """:class:`Quick` at parameters a step away."""
+
+    def __init__(self, start: Quick, at: Parameters) -> None:
+        self.start, self.place = start, at
+        self._found: dict[str, Parameters] = {}
+
+    def gradient(self, loss: str) -> Parameters:
+        if loss not in self._found:
+            self._found[loss] = self.start.elsewhere(loss, self.place)
+        return self._found[loss]
+
+    def looked(self, loss: str, some: npt.NDArray[np.intp]) -> tuple[Vector, Vector]:
+        return np.asarray(self.gradient(loss).flat[some], np.float64), self.start.looked(loss, some)[1]
+
+    def norm(self, loss: str, tensor: str) -> float:
+        return self.start.norm(loss, tensor)
+
+    def elsewhere(self, loss: str, at: Parameters) -> Parameters:
+        return self.start.elsewhere(loss, at)
 
 
 def gather_evidence(

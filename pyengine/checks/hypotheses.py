@@ -47,7 +47,7 @@ def hypotheses(replay: Replayer) -> list[Replay]:
     step, alone = replay.step, Alone(replay)
     weights = {name: head.weight for name, head in step.network.heads.items()}
     names, k = list(weights), len(weights)
-    summed = OneStep(replay, SUM, replay.of(weights))
+    summed = OneStep(replay, SUM, replay.total(weights))
     found: list[Replay] = [summed]
 
     def add(name: str, taken: Taken) -> None:

@@ -162,6 +162,18 @@ class Replayer:
         """Σ weight·gradient, clipped if the user clips."""
         return self.clipped(self.outside, self.summed(weights, at))
 
+    def total(self, weights: Mapping[str, float]) -> Taken:
+        """The configured sum: the certified gradient that was applied, if it was, else the sum of the losses' own."""
+        certified = self.found[()].total
+        if certified is None:
+            return self.of(weights)
+        flat = certified.flat
+        nothing = np.zeros(flat.size)  # of memory that is never touched
+        return self.clipped(
+            self.outside,
+            Taken(lambda some: (flat[some], nothing[some]), lambda: (flat, nothing), lambda: flat),
+        )
+
     def of_loss(self, loss: str, at: Evidence | None = None) -> Taken:
         return self.of({loss: self.step.network.heads[loss].weight}, at)
 
