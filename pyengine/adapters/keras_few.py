@@ -35,10 +35,14 @@ _twins: weakref.WeakKeyDictionary[Any, _Twin] = weakref.WeakKeyDictionary()
 
 
 class Places:
-    """Where some elements of the flat parameters lie: per tensor its name, which of them are its own, their indices."""
+    """Where some elements of the flat parameters lie: per tensor its name, which of them are its own, their indices.
+
+    ``starts`` has what the optimizer's twin begins with there, by the identity of its variables, once it was gathered.
+    """
 
     def __init__(self, layout: Layout, some: Index) -> None:
         self.some = some
+        self.starts: dict[int, Array] = {}
         self.by_tensor = []
         for name in layout.names:
             shape, start = layout.shapes[name], layout.offsets[name]
@@ -72,10 +76,12 @@ class FewOwn:
         def slot(name: str) -> Callable[[Any], Any]:
             return lambda variable: getattr(optimizer, name)[optimizer._get_variable_index(variable)]
 
-        values = {id(twin.variable): gathered(lambda variable: variable)}
-        values |= {id(getattr(twin.optimizer, name)[0]): gathered(slot(name)) for name in twin.slots}
-        for own, given in zip(_scalars(twin.optimizer), _scalars(optimizer), strict=True):
-            values[id(own)] = before[id(given)]
+        values = places.starts
+        if not values:
+            values[id(twin.variable)] = gathered(lambda variable: variable)
+            values |= {id(getattr(twin.optimizer, name)[0]): gathered(slot(name)) for name in twin.slots}
+            for own, given in zip(_scalars(twin.optimizer), _scalars(optimizer), strict=True):
+                values[id(own)] = before[id(given)]
         held = [twin.variable, *twin.optimizer.variables]
         self.run = stepping(keras, twin.optimizer, [twin.variable], [twin.variable])
         self.here: Sequence[Any] = [values[id(one)] for one in held]

@@ -134,7 +134,7 @@ def check_combination(step: Step, evidence: Evidence) -> Combination:
     }
     rounding = step.gradient_roundings * step.unit
     uncertain = {
-        tensor: float(np.dot(np.abs(weights), spreads[tensor])) + rounding * _norm(applied[part])
+        tensor: float(np.dot(np.abs(weights), spreads[tensor])) + (rounding and rounding * _norm(applied[part]))
         for tensor, part in parts.items()
     }
     room = spare.empty((len(rows), size))
@@ -225,7 +225,8 @@ def _solve(
 
 
 def orthonormal(rows: Vector) -> tuple[Vector, Vector]:
-    """Orthonormal rows Q and a triangular R with rows = Rᵀ·Q: Gram-Schmidt, every row twice (Parlett 1980, §6.9).
+    """Orthonormal rows Q and a triangular R with rows = Rᵀ·Q: Gram-Schmidt, a row twice where the first pass takes more
+    than half of its square (Daniel et al. 1976; twice is enough: Parlett 1980, §6.9).
 
     Overwrites ``rows`` with Q.
     """
@@ -237,7 +238,11 @@ def orthonormal(rows: Vector) -> tuple[Vector, Vector]:
                 here = slice(start, start + BLOCK)
                 q[k, here] -= shares @ q[:k, here]
             r[:k, k] += shares
-        r[k, k] = np.linalg.norm(q[k])
+            r[k, k] = np.linalg.norm(q[k])
+            if r[k, k] >= np.linalg.norm(shares):
+                break
+        else:
+            r[k, k] = np.linalg.norm(q[k])
         if r[k, k] > 0.0:
             q[k] /= r[k, k]
     return q, r
@@ -360,7 +365,10 @@ def _all_hold(alpha: list[Alpha], weights: list[float]) -> bool:
 
 def cosines(rows: Sequence[Vector]) -> tuple[tuple[float, ...], ...]:
     """The cosines of the angles between the rows; NaN for a row of zeros."""
-    products = np.array([[float(np.vdot(one, other)) for other in rows] for one in rows])
+    products = np.zeros((len(rows), len(rows)))
+    for i, one in enumerate(rows):
+        for j in range(i, len(rows)):
+            products[i, j] = products[j, i] = float(np.vdot(one, rows[j]))
     norms = np.sqrt(np.diagonal(products))
     with np.errstate(divide="ignore", invalid="ignore"):
         matrix = products / norms[:, None] / norms[None, :]
