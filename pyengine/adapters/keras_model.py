@@ -18,7 +18,7 @@ from ..parameters import Array, Parameters
 from ..rounding.storage import NARROW
 from ..spec import Head
 from .computation import Computation
-from .keras_backend import array_of, load, versions
+from .keras_backend import array_of, load, snapshot, versions, view_of
 from .keras_differentiation import Differentiated, differentiate
 from .keras_forward import Seen, Zeros, forward
 from .keras_graph import Graph, graph_of, shared_depth
@@ -72,7 +72,7 @@ def subject_of(model: Any, x: Any, targets: Any, sample_weight: Any = None, obje
 
 def read_parameters(keras: Any, network: Network, variables: Mapping[str, Any]) -> Parameters:
     """The variables' values as parameters of the network; Keras keeps kernels as (n_in, n_out)."""
-    arrays = {name: _wide(array_of(keras, variable)) for name, variable in variables.items()}
+    arrays = {name: _wide(view_of(keras, snapshot(keras, variable))) for name, variable in variables.items()}
     return network.parameters({n: a.T if n.endswith(".weight") else a for n, a in arrays.items()})
 
 

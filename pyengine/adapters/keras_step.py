@@ -66,13 +66,11 @@ def observe(subject: Subject, done: Computation, extra: Mapping[str, tuple[float
         if given is None or (jax and any(map(_traced, given.values()))):
             hidden.append(True)
             return
-        arrays = {}
-        for name, gradient in given.items():
-            if gradient is not None:
-                array = array_of(keras, gradient).astype(np.float64) / factor
-                arrays[name] = array.T if name.endswith(".weight") else array
-        if optimizer is inner or all(np.isfinite(array).all() for array in arrays.values()):
-            applied.append(_joined(layout, arrays))  # loss scaling skips what is not finite
+        found = _joined(layout, {n: _turned(n, view_of(keras, g)) for n, g in given.items() if g is not None})
+        if factor != 1.0:
+            found.flat[...] /= factor
+        if optimizer is inner or np.isfinite(found.flat).all():
+            applied.append(found)  # loss scaling skips what is not finite
 
     custom = type(model).train_step is not _own_train_step(model)
     whole = keras.backend.backend() != "torch" and not custom and not model.run_eagerly
@@ -97,7 +95,9 @@ def observe(subject: Subject, done: Computation, extra: Mapping[str, tuple[float
         )
     elif len(applied) != 1:
         notes.append(f"train_step called the optimizer {len(applied)} times; its first gradient is decomposed.")
-    first = applied[0].flat - total if applied else np.zeros(layout.size)
+    first = applied[0].flat if applied else np.zeros(layout.size)
+    if applied and added:
+        first = first - total
 
     known: list[Places] = []  # all hypotheses are asked for the same elements
 
