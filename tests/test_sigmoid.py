@@ -48,7 +48,7 @@ def places(dtype: str) -> Array:
 def test_a_sigmoid_next_to_1_errs_by_no_more_than_it_may(route: Callable[[Array], Array], dtype: str) -> None:
     z = places(dtype)
     wide, u = z.astype(np.float64), unit_roundoff(dtype)
-    allowed = clipped_sigmoid_error(wide, sigmoid_slope(wide), u)
+    allowed = clipped_sigmoid_error(wide, 0.0, sigmoid_slope(wide), u)
     # 1 - p loses nothing as sigmoid(-z), where p itself has no digits left for it.
     left = sigmoid(-wide)
     error = np.abs((1.0 - route(z).astype(np.float64)) - left)
@@ -57,3 +57,17 @@ def test_a_sigmoid_next_to_1_errs_by_no_more_than_it_may(route: Callable[[Array]
     # What fell short of 1 by two units, where it has to be 1, is caught.
     short = np.abs(2.0 * u - left)
     assert (short[-256:] > allowed[-256:]).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("reach", [0.25, 4.0])
+def test_within_reach_the_error_is_that_of_the_worst_place(reach: float, dtype: str) -> None:
+    z, u = places(dtype).astype(np.float64), unit_roundoff(dtype)
+    allowed = clipped_sigmoid_error(z, reach, sigmoid_slope(np.maximum(z - reach, 0.0)), u)
+    for there in (z - reach, z, z + reach):
+        assert (clipped_sigmoid_error(there, 0.0, sigmoid_slope(there), u) <= allowed).all()
+    # Where what is left to 1 decides, it excuses less at z itself than where z is too large by its reach.
+    here, left = clipped_sigmoid_error(z, 0.0, sigmoid_slope(z), u), 2.0 * sigmoid(-z)
+    decides = (here == left) & (left > 0.0)
+    assert decides.any()
+    assert (here[decides] < allowed[decides]).all()

@@ -147,19 +147,19 @@ def _binary_cross_entropy(z: Running, y: Rows, p: Precision) -> Samples:
     return Samples(l, slope * z.bound + p.u * (terms + tail) + lost, s - y.y, d_bound)
 
 
-def clipped_sigmoid_error(value: F64, steepness: F64, u: float) -> F64:
+def clipped_sigmoid_error(value: F64, reach: F64 | float, steepness: F64, u: float) -> F64:
     """Evaluation error of a sigmoid near 1 as of one elsewhere, but no more than 2·(1 - p): 1 + e^-z rounds to 1 there.
 
-    In absolute terms; ``steepness`` bounds the derivative.
+    The largest within reach of z, in absolute terms; ``steepness`` bounds the derivative there.
     """
-    return np.asarray(np.minimum(u * sigmoid_error(sigmoid(value), steepness), 2.0 * sigmoid(-value)))
+    return np.asarray(np.minimum(u * sigmoid_error(sigmoid(value + reach), steepness), 2.0 * sigmoid(reach - value)))
 
 
 def _clipped_binary_cross_entropy(z: Running, y: F64, low: float, high: float, p: Precision) -> Samples:
     value, reach = z.value, z.reach
     s, rest = sigmoid(value), sigmoid(-value)
     steepness = sigmoid_slope(np.maximum(np.abs(value) - reach, 0.0))
-    evaluated = clipped_sigmoid_error(value + reach, steepness, p.u)
+    evaluated = clipped_sigmoid_error(value, reach, steepness, p.u)
     reached = steepness * reach + (1.0 + FLOAT64_ROUNDOFF / p.u) * evaluated
     within = (low <= s) & (s <= high)
     near = ((np.abs(s - low) <= reached) | (np.abs(s - high) <= reached)) & (reached > 0.0)

@@ -59,7 +59,7 @@ class LossKinks:
         p = self.p
         if isinstance(self.loss, ClippedBinaryCrossEntropy):
             steepness = sigmoid_slope(self.z)
-            sigma = np.sqrt(steepness**2 * variance + clipped_sigmoid_error(self.z, steepness, u) ** 2 / 3.0)
+            sigma = np.sqrt(steepness**2 * variance + clipped_sigmoid_error(self.z, 0.0, steepness, u) ** 2 / 3.0)
             return np.asarray(np.minimum(*(np.abs(p - edge) for edge in self.edges)) / sigma)
         moved = (1.0 - 2.0 * p) * variance + (p * p * variance).sum(axis=1, keepdims=True)
         # The division by the row's sum, that sum, and the classes' sum on the way.
