@@ -124,6 +124,14 @@ def widened(given: Parameters) -> Parameters:
     return found
 
 
+def wide_of(layout: Layout, given: Mapping[str, Array]) -> Parameters:
+    """The layout's tensors out of ``given``, which may hold others too, in float64."""
+    found = empty(layout, np.dtype(np.float64))
+    for name in layout.names:
+        found[name][...] = given[name]
+    return found
+
+
 def gather(layout: Layout, mapping: Mapping[str, Any]) -> Parameters:
     """Copy a mapping of arrays into one flat vector, after checking names, shapes and dtypes.
 

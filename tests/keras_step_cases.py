@@ -281,7 +281,7 @@ def what_is_compiled_for_a_model_belongs_to_its_options_and_dies_with_it() -> No
             assert (report.combination.verdict, report.update.verdict) == ("summed", "summed"), report
             assert report.combination.alpha["ink"].configured == weight, report
             assert ("regularizers" in report.combination.alpha) == (number >= 2), report
-            seen.append(list(keras_kept._kept.get(model, {}).values()))
+            seen.append(list(keras_kept._kept[model].held.values()) if model in keras_kept._kept else [])
         assert all(one is other for one, other in zip(seen[1], seen[2], strict=True))
         assert bool(seen[2]) == (BACKEND != "torch")
     dead = weakref.ref(model)

@@ -1,7 +1,7 @@
 """JAX: a function as one compiled program, which is kept for the next call that traces to the same one.
 
-It is traced in every call, so that what it reads from Python is never stale. The program's text is what it is known by;
-the numbers that it closes over are handed to it, so neither they nor any model is held.
+It is traced when it is prepared, so what it reads from Python is what stood there then. The program's text is what it
+is known by; the numbers that it closes over are handed to it, so neither they nor any model is held.
 """
 
 from __future__ import annotations
@@ -17,13 +17,8 @@ MOST = 16
 _kept: Kept[Any] = Kept(MOST)
 
 
-def together(function: Callable[..., Any], *arguments: Any) -> Any:
-    """``function(*arguments)``, compiled as a whole. Arguments and results are pytrees."""
-    return prepared(function, *arguments)(*arguments)
-
-
 def prepared(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
-    """The function as a program for arguments of these shapes, traced now. The function itself is not held."""
+    """The function as a program for arguments of these shapes, pytrees. The function itself is not held."""
     import jax
 
     closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)

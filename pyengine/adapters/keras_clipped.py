@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from ..losses import ClippedBinaryCrossEntropy, ClippedCrossEntropy
 from ..parameters import Array
+from ..rounding.activations import sigmoid
 from .computation import Computation
 from .keras_subject import Subject
 
@@ -51,5 +52,4 @@ def _of_the_class(z: F64, target: Array) -> F64:
 def _of_the_side(z: F64, target: Array) -> F64:
     """The probability of the end of [0, 1] that the target is nearer to, (batch, n_out), by sigmoid of z."""
     y = np.asarray(target, np.float64).reshape(z.shape)
-    side = np.where(2.0 * y > 1.0, z, -z)
-    return np.asarray(np.exp(np.minimum(side, 0.0)) / (1.0 + np.exp(-np.abs(side))))
+    return sigmoid(np.where(2.0 * y > 1.0, z, -z))

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from .jax_compiled import prepared
+from .jax_kept import Kept
 from .keras_stepping import options_of
 from .keras_subject import Subject
 
@@ -25,7 +25,7 @@ Body = Callable[..., Any]
 MOST = 4
 """Programs that are kept for a model."""
 
-_kept: weakref.WeakKeyDictionary[Any, OrderedDict[Hashable, Any]] = weakref.WeakKeyDictionary()
+_kept: weakref.WeakKeyDictionary[Any, Kept[Any]] = weakref.WeakKeyDictionary()
 
 
 def program(keras: Any, subject: Subject, name: str, *, jit_compile: bool = False) -> Callable[..., Any]:
@@ -43,13 +43,8 @@ def program(keras: Any, subject: Subject, name: str, *, jit_compile: bool = Fals
     told = fingerprint(keras, subject)
     if told is None:
         return make()
-    held, key = _kept.setdefault(subject.model, OrderedDict()), (name, told)
-    if key not in held:
-        held[key] = make()
-    held.move_to_end(key)
-    while len(held) > MOST:
-        held.popitem(last=False)
-    return held[key]  # type: ignore[no-any-return]
+    run: Callable[..., Any] = _kept.setdefault(subject.model, Kept(MOST)).get((name, told), make)
+    return run
 
 
 class _ByTensorFlow:

@@ -243,12 +243,8 @@ def _heard(subject: Subject, optimizer: Any, hear: Hear) -> Iterator[None]:
         hear({names[id(v)]: g for v, g in zip(variables, given, strict=True) if id(v) in names})
         return own(given, trainable_variables)
 
-    held = vars(optimizer)
-    held["apply"] = apply
-    try:
+    with _in_place_of(optimizer, apply):
         yield
-    finally:
-        del held["apply"]
 
 
 @contextmanager
@@ -264,12 +260,19 @@ def _heard_outside(keras: Any, subject: Subject, hear: Hear) -> Iterator[None]:
         hear({name: None if g is None else keras.ops.divide(g, scale) for name, g in given.items()})
         return own(values, grads, trained)
 
-    held = vars(optimizer)
-    held["stateless_apply"] = stateless_apply
+    with _in_place_of(optimizer, stateless_apply):
+        yield
+
+
+@contextmanager
+def _in_place_of(optimizer: Any, method: Callable[..., Any]) -> Iterator[None]:
+    """The method of the same name is this one; Keras' own way to set attributes would track it."""
+    held, name = vars(optimizer), method.__name__
+    held[name] = method
     try:
         yield
     finally:
-        del held["stateless_apply"]
+        del held[name]
 
 
 def _traced(gradient: Any) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-NARROW = ("bfloat16", "float16")
+from ..rounding.storage import NARROW
 
 
 class NarrowInside(Exception):

@@ -58,8 +58,9 @@ class Recorder:
             for name, parameter in model.named_parameters():
                 parameter.copy_(torch.as_tensor(np.array(at[name])))
             # As the pass before the step left them: what its gradients took for constants.
-            for (_, _, one), state in zip(estimated(torch, model), self._estimates_at(at), strict=False):
-                one.load_state_dict(state)
+            if self._estimates:
+                for (_, _, one), state in zip(estimated(torch, model), self._estimates_at(at), strict=True):
+                    one.load_state_dict(state)
         hold_estimates(torch, model, after_a_pass=False)
         seen, again = (observe(model, x, targets, self.losses, self.loss_weights, refusal, seed) for seed in (0, 1))
         if seen.losses != again.losses:
@@ -71,7 +72,7 @@ class Recorder:
         for before, states in self._estimates:
             if all(np.array_equal(before[name], at[name]) for name in before):
                 return states
-        return self._estimates[0][1] if self._estimates else []
+        return self._estimates[0][1]
 
     def start(self) -> None:
         for i, optimizer in enumerate(self.optimizers):

@@ -25,6 +25,13 @@ there is asked no further; its misfit and its counts are those of what was looke
 every element, and so is every hypothesis where none fits. Where one fits, the step on the gradient that was seen to be
 applied, which is no hypothesis, is replayed at those elements alone.
 
+Two that fit *coincide* for this optimizer and batch: as plain SGD cannot tell one optimizer from several, nor Adam's
+first step a gradient from its double. Where the gradient that was applied was seen, it decides between them. Where none
+fits, :func:`pyengine.checks.standing.standing` decides, with the misfit of *no step at all* as the size: if the best
+misfit is nearer to 1 than to that size, the verdict is *cannot tell*. Otherwise it is *one step on another gradient*,
+if the gradient that was seen to be applied does lead to the observed parameters, and *none of these* if not even that
+does.
+
 Where the gradient that was applied is, bit for bit, the certified one of the total, *the sum* is that gradient, and no
 spread has to be allowed for it. Where the gradient that was seen to be applied is the sum, and its step fits, the rule
 is decided: one call of the optimizer took it. The steps in turn then tell only whether one could have mistaken them for

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from ..batch import Batch, checked_batch
 from ..engine import Network
 from ..gradients import Gradients
-from ..parameters import Array, Parameters, empty
+from ..parameters import Array, Parameters, empty, wide_of
 from ..rounding import precision
 from ..spec import Head
 from .blackbox.elements import Elements
@@ -98,10 +98,7 @@ class _Made:
             given: Mapping[str, Array] = self._back(name).gradient if self.per_loss is None else self.per_loss[name]
             layout = self.net.loss_layouts[name]
             if not isinstance(given, Parameters) or given.layout is not layout:
-                own = empty(layout, np.dtype(np.float64))
-                for tensor in layout.names:
-                    own[tensor][...] = given[tensor]
-                given = own
+                given = wide_of(layout, given)
             self._gradients[name] = given
         return self._gradients[name]
 

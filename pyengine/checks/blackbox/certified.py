@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ...parameters import Array, Layout, Parameters, empty
+from ...parameters import Array, Parameters, wide_of
 from ...reference import activation_and_derivative
 from .curvature import second_derivative
 from .program import Backward, Program, Visit
@@ -52,7 +52,7 @@ class CertifiedProgram(Program):
     def _alone(self, name: str) -> Backward:
         if name not in self._kept:
             one, layout, given = self.witnesses.per_loss[name], self.net.loss_layouts[name], self.per_loss[name]
-            back = Backward({name: 1.0}, lambda: _wide(layout, given))
+            back = Backward({name: 1.0}, lambda: wide_of(layout, given))
             for visit in (*self.trunk, *self.heads[name]):
                 dh, dz = self.filled.dh(one, visit.layer), self.filled.dz(one, visit.layer)
                 assert dh is not None
@@ -60,10 +60,3 @@ class CertifiedProgram(Program):
                 back.gh[visit.layer.name], back.gz[visit.layer.name] = dh.astype(np.float64), dz.astype(np.float64)
             self._kept[name] = back
         return self._kept[name]
-
-
-def _wide(layout: Layout, given: Mapping[str, Array]) -> Parameters:
-    found = empty(layout, np.dtype(np.float64))
-    for tensor in layout.names:
-        found[tensor][...] = given[tensor]
-    return found
