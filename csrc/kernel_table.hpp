@@ -20,7 +20,7 @@ template <class T> struct Rows {
   T* row(int r) const { return base + (r / per_segment) * segment_stride + (r % per_segment) * stride; }
 };
 
-/// C (rows, n) = A (rows, k)·B (k, n) [+ bias (n)], or C += A·B.
+/// C (rows, n) = A (rows, k)·B (k, n) [+ bias (n)], or C += A·B; then [relu(C)], or [C·relu'(gate)].
 template <class T> struct Product {
   int rows, k, n;
   Rows<const T> a;
@@ -28,6 +28,11 @@ template <class T> struct Product {
   Rows<T> c;
   const T* bias; // may be null
   bool accumulate;
+  std::ptrdiff_t a_step = 1; // along a row of A; another number only where the rows lie side by side
+  std::ptrdiff_t b_row = 0;  // where B lies as it is: from one row to the next
+  std::ptrdiff_t c_step = 1; // along a row of C, which only a narrow product heeds
+  bool rectify = false;
+  const T* gate = nullptr; // with the rows of a segment of C; may be null. A narrow product heeds neither of the two.
 };
 
 /// A right operand B (k, n) to be packed from a weight matrix: B = Wᵀ with W (n, k), or B = W with W (k, n).
@@ -65,6 +70,7 @@ template <class T> struct WeightTile {
   T* summed;                    // (n_out, n_in), may be null
   const double* weight;         // per stream
   bool first_chunk, last_chunk; // of the batch's rows
+  std::ptrdiff_t across = 0;    // where delta is (streams, n_out, ·): from one of n_out to the next; else 0
 };
 
 /// The bias gradients of one layer over the columns [n_begin, n_end): db_s[n] = Σ_rows delta_s[row, n].
@@ -79,6 +85,7 @@ template <class T> struct BiasTile {
   T* summed;            // (n_out), may be null
   const double* weight; // per stream
   bool first_chunk, last_chunk;
+  std::ptrdiff_t across = 0; // as in a WeightTile
 };
 
 /// One loss over some rows: losses[i] = coefficient_i·l(z_i, y_i), delta_i = scale·coefficient_i·∂l/∂z_i.
@@ -91,8 +98,9 @@ template <class T> struct LossRows {
   const T* target;             // (rows, n_out)
   const double* coefficient;   // (rows)
   double scale;
-  T* delta;       // (rows, n_out)
-  double* losses; // (rows)
+  T* delta;                  // (rows, n_out)
+  double* losses;            // (rows)
+  std::ptrdiff_t across = 0; // where z and delta are (n_out, ·): from one output to the next; else 0
 };
 
 /// Inner products of two vectors with themselves and with each other, added in double in a fixed order.
@@ -136,13 +144,15 @@ template <class T> struct KernelTable {
   int m_tile, n_tile; // how large a tile of weight gradients is worth a task
   int narrow;         // up to so many columns narrow_product is the faster one
 
+  /// Whether the product reads a right operand (k, n) that lies as it is at least as fast as a packed one.
+  bool (*reads_as_it_lies)(int k, int n);
   std::size_t (*packed_size)(int k, int n);
   std::size_t (*scratch_size)();
   /// Into so many pieces, each for itself, may the packing of a right operand (k, n) be cut.
   int (*pieces)(int k, int n);
   void (*pack)(const Packing<T>&, int piece_begin, int piece_end);
   void (*product)(const Product<T>&, T* scratch);
-  /// C = A·Bᵀ [+ bias] with few columns: B (n, k) as it lies. Null where `narrow` is 0.
+  /// C = A·Bᵀ [+ bias] with few columns: B (n, k) as it lies. Null where `narrow` is 0: then nothing lies across.
   void (*narrow_product)(const Product<T>&);
   /// Numbers in the panels of the right factor x or of a left one, delta; 0 where it is read as it lies.
   std::size_t (*x_panels_size)(int rows, int n), (*delta_panels_size)(int rows, int n);

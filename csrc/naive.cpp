@@ -21,6 +21,8 @@ template <class S> struct One {
   friend One operator+(One a, One b) { return {a.v + b.v}; }
 };
 
+bool never(int, int) { return false; }
+
 std::size_t packed_size(int k, int n) { return static_cast<std::size_t>(k) * static_cast<std::size_t>(n); }
 
 std::size_t scratch_size() { return 0; }
@@ -41,7 +43,11 @@ template <class T> void product(const Product<T>& p, T*) {
     for (int j = 0; j < p.n; ++j) {
       T sum = p.bias ? p.bias[j] : T(0);
       for (std::ptrdiff_t l = 0; l < p.k; ++l) sum += a[l] * p.b[l * p.n + j];
-      c[j] = p.accumulate ? c[j] + sum : sum;
+      if (p.accumulate) sum = c[j] + sum;
+      using Relu = typename ops::Activations<One<T>>::Relu;
+      if (p.rectify) sum = Relu{}.f({sum}).v;
+      if (p.gate) sum *= Relu{}.df({sum}, {p.gate[i % p.c.per_segment * p.c.stride + j]}).v;
+      c[j] = sum;
     }
   }
 }
@@ -105,6 +111,7 @@ template <class T> constexpr KernelTable<T> table() {
       .m_tile = 64,
       .n_tile = 64,
       .narrow = 0,
+      .reads_as_it_lies = never,
       .packed_size = packed_size,
       .scratch_size = scratch_size,
       .pieces = pieces,

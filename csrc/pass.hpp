@@ -51,9 +51,21 @@ template <class T> class Pass {
     return {task, begin, std::min(plan_.row_block, rows_ - begin), w_.own(thread), w_.scratch(thread)};
   }
 
-  /// Where the block's rows of a buffer (rows, n_out) begin.
+  /// Where the block's rows of a buffer (rows, n_out) begin, or its columns of one (n_out, rows).
   T* rows_of(const Buffer& buffer, const LayerPlan& p, const Block& b) const {
-    return buffer.kept ? w_.at(buffer.at) + static_cast<std::ptrdiff_t>(b.begin) * p.layer->n_out : b.own + buffer.at;
+    const std::ptrdiff_t row = p.across ? 1 : p.layer->n_out;
+    return buffer.kept ? w_.at(buffer.at) + b.begin * row : b.own + buffer.at;
+  }
+
+  /// Along a row of a layer's z, h and delta.
+  std::ptrdiff_t step(const LayerPlan& p) const { return p.across ? plan_.rows : 1; }
+
+  /// visit(run, count) for the runs of neighbours that the block has in a layer's buffers: one, or one an output.
+  template <class Visit> void each_run(const LayerPlan& p, const Block& b, Visit visit) const {
+    const auto rows = static_cast<std::size_t>(b.rows), n_out = static_cast<std::size_t>(p.layer->n_out);
+    if (p.layer->activation == Activation::linear) return;
+    if (!p.across) return visit(0, rows * n_out);
+    for (int j = 0; j < p.layer->n_out; ++j) visit(j, rows);
   }
 
   /// From one stream of a layer's delta to the next.
@@ -69,18 +81,33 @@ template <class T> class Pass {
                              layer.n_out,
                              {input, layer.n_in, b.rows, 0},
                              narrow ? params_ + layer.weight : w_.at(p.forward_weights),
-                             {z, layer.n_out, b.rows, 0},
+                             {z, p.across ? 1 : layer.n_out, b.rows, 0},
                              layer.has_bias ? params_ + layer.bias : nullptr,
-                             false};
+                             false,
+                             1,
+                             0,
+                             step(p),
+                             !narrow && rectifies(p)};
     narrow ? kernels_.narrow_product(product) : kernels_.product(product, b.scratch);
-    kernels_.activation_forward(layer.activation, layer.slope, count(p, b), z, h);
+    if (!product.rectify)
+      each_run(p, b, [&](int run, std::size_t count) {
+        const std::ptrdiff_t at = run * step(p);
+        kernels_.activation_forward(layer.activation, layer.slope, count, z + at, h + at);
+      });
     if (p.h_panels != absent) kernels_.pack_x({b.begin, b.rows, layer.n_out, h, w_.at(p.h_panels), plan_.rows});
   }
 
-  /// Turns ∂L/∂h in the layer's delta into ∂L/∂z, for all its streams.
-  void backward_activation(const LayerPlan& p, const Block& b) const {
-    kernels_.activation_backward(p.layer->activation, p.layer->slope, count(p, b), rows_of(p.z, p, b),
-                                 rows_of(p.h, p, b), p.streams, rows_of(p.delta, p, b), stream_stride(p));
+  /// ReLU is applied as the products are stored.
+  static bool rectifies(const LayerPlan& p) { return p.layer->activation == Activation::relu; }
+
+  /// Turns ∂L/∂h in the layer's delta into ∂L/∂z, for all its streams; unless a product has.
+  void backward_activation(const LayerPlan& p, bool by_product, const Block& b) const {
+    if (!(by_product && rectifies(p)))
+      each_run(p, b, [&](int run, std::size_t count) {
+        const std::ptrdiff_t at = run * step(p);
+        kernels_.activation_backward(p.layer->activation, p.layer->slope, count, rows_of(p.z, p, b) + at,
+                                     rows_of(p.h, p, b) + at, p.streams, rows_of(p.delta, p, b) + at, stream_stride(p));
+      });
     if (p.delta_panels != absent) pack_delta(p, b);
   }
 
@@ -98,18 +125,26 @@ template <class T> class Pass {
     }
   }
 
-  /// From a layer's delta to ∂L/∂h of the layer below, `stream` being the first stream written there.
-  void backward_layer(const LayerPlan& p, const LayerPlan& below, int stream, bool accumulate, const Block& b) const {
+  /// From a layer's delta to ∂L/∂h of the layer below, `stream` being the first stream written there. The last product
+  /// into it `completes` it.
+  void backward_layer(const LayerPlan& p, const LayerPlan& below, int stream, bool accumulate, bool completes,
+                      const Block& b) const {
     const Layer& layer = *p.layer;
     T* to = rows_of(below.delta, below, b) + stream * stream_stride(below);
+    const bool packed = p.backward_weights != absent;
     kernels_.product({b.rows * p.streams,
                       layer.n_out,
                       layer.n_in,
-                      {rows_of(p.delta, p, b), layer.n_out, b.rows, stream_stride(p)},
-                      w_.at(p.backward_weights),
+                      {rows_of(p.delta, p, b), p.across ? 1 : layer.n_out, b.rows, stream_stride(p)},
+                      packed ? w_.at(p.backward_weights) : params_ + layer.weight,
                       {to, layer.n_in, b.rows, stream_stride(below)},
                       nullptr,
-                      accumulate},
+                      accumulate,
+                      step(p),
+                      packed ? 0 : layer.n_in,
+                      1,
+                      false,
+                      completes && rectifies(below) ? rows_of(below.h, below, b) : nullptr},
                      b.scratch);
   }
 
@@ -144,18 +179,18 @@ template <class T> class Pass {
       const int first = plan_.head_first[k];
       int i = plan_.head_end(k) - 1;
       loss(call.targets[k], k, at(i), one_stream ? net_.heads[k].weight : 1.0, b);
-      backward_activation(at(i), b);
+      backward_activation(at(i), false, b);
       for (; i > first; --i) {
-        backward_layer(at(i), at(i - 1), 0, false, b);
-        backward_activation(at(i - 1), b);
+        backward_layer(at(i), at(i - 1), 0, false, true, b);
+        backward_activation(at(i - 1), true, b);
       }
       if (plan_.trunk_end() > 0)
         backward_layer(at(first), at(plan_.trunk_end() - 1), one_stream ? 0 : static_cast<int>(k), one_stream && k > 0,
-                       b);
+                       !one_stream || k + 1 == net_.heads.size(), b);
     }
     for (int i = plan_.trunk_end() - 1; i >= 0; --i) {
-      backward_activation(at(i), b);
-      if (i > 0) backward_layer(at(i), at(i - 1), 0, false, b);
+      backward_activation(at(i), true, b);
+      if (i > 0) backward_layer(at(i), at(i - 1), 0, false, true, b);
     }
   }
 
@@ -202,11 +237,12 @@ template <class T> class Pass {
                                 summed,
                                 weight,
                                 first,
-                                last},
+                                last,
+                                across(p)},
                                w_.scratch(thread));
     else if (p.bias_sums == absent)
       kernels_.bias_gradient({rows_, layer.n_out, task.n_begin, task.n_end, p.streams, delta, stream_stride(p), grad,
-                              grad_offset, summed, weight, first, last});
+                              grad_offset, summed, weight, first, last, across(p)});
     else
       kernels_.bias_gradient({row_tasks(), layer.n_out, task.n_begin, task.n_end, p.streams, w_.at(p.bias_sums),
                               static_cast<std::ptrdiff_t>(plan_.blocks()) * layer.n_out, grad, grad_offset, summed,
@@ -242,9 +278,7 @@ template <class T> class Pass {
 
   const LayerPlan& at(int i) const { return plan_.layers[static_cast<std::size_t>(i)]; }
 
-  static std::size_t count(const LayerPlan& p, const Block& b) {
-    return static_cast<std::size_t>(b.rows) * static_cast<std::size_t>(p.layer->n_out);
-  }
+  std::ptrdiff_t across(const LayerPlan& p) const { return p.across ? step(p) : 0; }
 
   const T* step(int i, const T* input, const Block& b) const {
     const LayerPlan& p = at(i);
@@ -258,10 +292,13 @@ template <class T> class Pass {
     const std::size_t row = k * static_cast<std::size_t>(plan_.rows) + static_cast<std::size_t>(b.begin);
     const std::ptrdiff_t sample = begin_ + b.begin;
     double* coefficient = w_.coefficients.data() + row;
-    for (int r = 0; r < b.rows; ++r) coefficient[r] = (t.weights ? t.weights[sample + r] : 1.0) / t.divisor;
+    if (t.weights)
+      for (int r = 0; r < b.rows; ++r) coefficient[r] = t.weights[sample + r] / t.divisor;
+    else
+      std::fill_n(coefficient, b.rows, 1.0 / t.divisor);
     kernels_.loss({head.loss, head.label_smoothing, head.delta, b.rows, p.layer->n_out, rows_of(p.h, p, b),
                    t.classes ? t.classes + sample : nullptr, t.target ? t.target + sample * p.layer->n_out : nullptr,
-                   coefficient, scale, rows_of(p.delta, p, b), w_.row_losses.data() + row});
+                   coefficient, scale, rows_of(p.delta, p, b), w_.row_losses.data() + row, across(p)});
   }
 
   const Net& net_;
@@ -275,10 +312,6 @@ template <class T> class Pass {
   int rows_ = 0;
 };
 
-/// Below this, waking a second thread costs more than it brings.
-inline int threads_for(const Plan& plan, int threads) {
-  constexpr double worth_a_thread = 5e5;
-  return plan.flops < worth_a_thread ? 1 : threads;
-}
+inline int threads_for(const Plan& plan, int threads) { return plan.flops < worth_a_thread ? 1 : threads; }
 
 } // namespace pyengine

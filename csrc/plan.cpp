@@ -45,14 +45,8 @@ template <class Visit> void each_layer(const Net& net, Visit visit) {
       visit(net.heads[k].layers[l], static_cast<int>(k), l == 0 && net.trunk.empty());
 }
 
-double flops_of(const Plan& plan, const Net& net) {
-  double flops = 0;
-  each_layer(net, [&](const Layer& layer, int head, bool reads_input) {
-    const int streams = head < 0 ? plan.streams : 1;
-    const double product = 2.0 * static_cast<double>(plan.rows) * static_cast<double>(layer.weight_size());
-    flops += product * (plan.wanted == Wanted::outputs ? 1 : 1 + streams * (reads_input ? 1 : 2));
-  });
-  return flops;
+int trunk_streams(const Net& net, Wanted wanted) {
+  return wanted == Wanted::per_loss || wanted == Wanted::rows ? static_cast<int>(net.heads.size()) : 1;
 }
 
 bool has_weight_gradients(Wanted wanted) { return wanted == Wanted::per_loss || wanted == Wanted::summed; }
@@ -75,12 +69,15 @@ template <class T> void place_buffers(Plan& plan, const Net& net, const KernelTa
     p.streams = head < 0 ? plan.streams : 1;
     p.forward_weights = n_out > kernels.narrow ? shelf.place(kernels.packed_size(layer.n_in, n_out)) : absent;
     const bool backward = plan.wanted != Wanted::outputs;
-    p.backward_weights = backward && !reads_input ? shelf.place(kernels.packed_size(n_out, layer.n_in)) : absent;
+    p.backward_weights = backward && !reads_input && !kernels.reads_as_it_lies(n_out, layer.n_in)
+                             ? shelf.place(kernels.packed_size(n_out, layer.n_in))
+                             : absent;
 
     const bool feeds_a_layer = head < 0 || &layer != &net.heads[to_size(head)].layers.back();
+    p.across = p.forward_weights == absent && backward && !feeds_a_layer;
     p.h_panels = feeds_a_layer ? place_panels(kernels.x_panels_size(plan.rows, n_out)) : absent;
     if (backward || feeds_a_layer)
-      p.h = place(every_row || (reads_factors && feeds_a_layer && p.h_panels == absent), n_out, 1);
+      p.h = place(every_row || p.across || (reads_factors && feeds_a_layer && p.h_panels == absent), n_out, 1);
     p.z = backward && derivative_needs_z(layer.activation) ? place(p.h.kept, n_out, 1) : p.h;
 
     p.delta_panels = place_panels(to_size(p.streams) * kernels.delta_panels_size(plan.rows, n_out));
@@ -147,12 +144,22 @@ template <class T> void cut_weight_gradients(Plan& plan, const KernelTable<T>& k
 
 } // namespace
 
+double flops_of_a_row(const Net& net, Wanted wanted) {
+  double flops = 0;
+  each_layer(net, [&](const Layer& layer, int head, bool reads_input) {
+    const int streams = head < 0 ? trunk_streams(net, wanted) : 1;
+    const double product = 2.0 * static_cast<double>(layer.weight_size());
+    flops += product * (wanted == Wanted::outputs ? 1 : 1 + streams * (reads_input ? 1 : 2));
+  });
+  return flops;
+}
+
 template <class T> Plan make_plan(const Net& net, const KernelTable<T>& kernels, int rows, Wanted wanted) {
   Plan plan;
   plan.wanted = wanted;
   plan.rows = rows;
-  plan.streams = wanted == Wanted::per_loss || wanted == Wanted::rows ? static_cast<int>(net.heads.size()) : 1;
-  plan.flops = flops_of(plan, net);
+  plan.streams = trunk_streams(net, wanted);
+  plan.flops = rows * flops_of_a_row(net, wanted);
   plan.row_block = block_of(rows, kernels.row_tile, plan.flops);
   place_buffers(plan, net, kernels);
   cut_packing(plan, kernels);

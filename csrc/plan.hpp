@@ -31,7 +31,8 @@ struct LayerPlan {
   const Layer* layer;
   int head;                     // -1 in the trunk
   std::size_t forward_weights;  // Wᵀ packed; absent where narrow_product takes W as it lies
-  std::size_t backward_weights; // W packed; absent where no gradient goes further back
+  std::size_t backward_weights; // W packed; absent where it is read as it lies, or no gradient goes further back
+  bool across;                  // z, h and delta are (n_out, rows): so narrow_product finds them, so a loss wants them
   Buffer z, h;              // (rows, n_out); the same where no derivative needs z; no buffer for a result of the call
   Buffer delta;             // (streams, rows, n_out): ∂L/∂z
   std::size_t h_panels;     // h in panels, for the weight gradients of the layers above; absent if h is kept
@@ -79,6 +80,12 @@ struct Plan {
 /// Rows that go through the network together: enough to keep the weights' cost per row small, few enough to bound the
 /// workspace whatever the batch.
 inline constexpr int chunk_rows = 1024;
+
+/// Floating-point operations of the products.
+double flops_of_a_row(const Net& net, Wanted wanted);
+
+/// Below so many, waking a second thread costs more than it brings.
+inline constexpr double worth_a_thread = 5e5;
 
 template <class T> Plan make_plan(const Net& net, const KernelTable<T>& kernels, int rows, Wanted wanted);
 

@@ -11,6 +11,7 @@
 #include <stddef.h>
 
 #include "../kernel_table.hpp"
+#include "activation.inl.hpp"
 #include "pack.inl.hpp"
 
 namespace pyengine::ops {
@@ -35,6 +36,8 @@ template <class V> struct Gemm : Panelled<V> {
     const T* bias;
     bool add;
     const T* ahead; // k·V::lanes numbers that will be read soon
+    bool rectify = false;
+    const T* gate = nullptr; // with the rows of c
   };
 
   /// `along_rows`: a_step is 1 and every row of A has its pointer; else a_row is 1 and the rows lie side by side.
@@ -68,32 +71,38 @@ template <class V> struct Gemm : Panelled<V> {
         for (int j = 0; j < vectors; ++j) sum[i][j] = fma(left, right[j], sum[i][j]);
       }
     }
-    if (job.n == vectors * V::lanes) {
+    if (job.n == vectors * V::lanes)
+      finish<true>(job, sum);
+    else
+      finish<false>(job, sum);
+  }
+
+  /// From the sums to c. `whole`: the last vector of a row is filled.
+  template <bool whole, int rows, int vectors>
+  [[gnu::always_inline]] static void finish(const TileJob& job, V (&sum)[rows][vectors]) {
+    const auto load = [&job](const T* row, int j) {
+      const T* at = row + j * V::lanes;
+      return whole || j + 1 < vectors ? V::load(at) : load_part(at, job.n - j * V::lanes, V::zero());
+    };
+    const auto each = [&sum](auto change) {
 #pragma GCC unroll 16
       for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 4
-        for (int j = 0; j < vectors; ++j) {
-          T* c = job.c + i * job.c_row + j * V::lanes;
-          V v = sum[i][j];
-          if (job.bias) v = v + V::load(job.bias + j * V::lanes);
-          if (job.add) v = V::load(c) + v;
-          v.store(c);
-        }
-      return;
-    }
-    T edge[rows * vectors * V::lanes];
-#pragma GCC unroll 16
-    for (int i = 0; i < rows; ++i)
-#pragma GCC unroll 4
-      for (int j = 0; j < vectors; ++j) sum[i][j].store(edge + (i * vectors + j) * V::lanes);
-    for (int i = 0; i < rows; ++i) {
-      T* c = job.c + i * job.c_row;
-      for (int j = 0; j < job.n; ++j) {
-        T v = edge[i * vectors * V::lanes + j];
-        if (job.bias) v = v + job.bias[j];
-        c[j] = job.add ? c[j] + v : v;
-      }
-    }
+        for (int j = 0; j < vectors; ++j) sum[i][j] = change(sum[i][j], i, j);
+    };
+    using Relu = typename Activations<V>::Relu;
+    if (job.bias) each([&](V v, int, int j) { return v + load(job.bias, j); });
+    if (job.add) each([&](V v, int i, int j) { return load(job.c + i * job.c_row, j) + v; });
+    if (job.rectify) each([&](V v, int, int) { return Relu{}.f(v); });
+    if (job.gate) each([&](V v, int i, int j) { return v * Relu{}.df(v, load(job.gate + i * job.c_row, j)); });
+    each([&](V v, int i, int j) {
+      T* c = job.c + i * job.c_row + j * V::lanes;
+      if (whole || j + 1 < vectors)
+        v.store(c);
+      else
+        store_part(v, c, job.n - j * V::lanes);
+      return v;
+    });
   }
 
   using Tile = void (*)(const TileJob&);
@@ -109,14 +118,16 @@ template <class V> struct Gemm : Panelled<V> {
 
   // ---- products ---------------------------------------------------------------------------------------------------
 
-  /// Forward X·Wᵀ + b and backward D·W; B was packed before.
+  /// Forward X·Wᵀ + b and backward D·W.
   static void product(const Product<T>& p, T* scratch) {
     for (int r = 0; r < p.rows; r += p.a.per_segment) {
       const int rows = least(p.a.per_segment, p.rows - r);
-      if (p.k <= short_row)
-        segment<true>(p, r, rows, scratch);
+      if (p.a_step != 1)
+        segment<Left::across>(p, r, rows, scratch);
+      else if (p.k <= short_row)
+        segment<Left::along>(p, r, rows, scratch);
       else
-        segment<false>(p, r, rows, scratch);
+        segment<Left::packed>(p, r, rows, scratch);
     }
   }
 
@@ -136,9 +147,13 @@ template <class V> struct Gemm : Panelled<V> {
     for (int j = 0; j < p.n; ++j) {
       V sums = narrow_column(p.k, row, p.b + static_cast<ptrdiff_t>(j) * p.k);
       if (p.bias) sums = sums + V::broadcast(p.bias[j]);
+      if (p.c.stride == 1) {
+        store_part(sums, c + j * p.c_step, rows);
+        continue;
+      }
       T each[V::lanes];
       sums.store(each);
-      for (int i = 0; i < rows; ++i) c[i * p.c.stride + j] = each[i];
+      for (int i = 0; i < rows; ++i) c[i * p.c.stride + j * p.c_step] = each[i];
     }
   }
 
@@ -155,7 +170,11 @@ template <class V> struct Gemm : Panelled<V> {
     return sums_across(sum);
   }
 
-  template <bool along_rows> static void segment(const Product<T>& p, int begin, int rows, T* scratch) {
+  /// How A lies: its rows one after the other, or side by side; or in panels, where the product puts it.
+  enum class Left { along, across, packed };
+
+  template <Left left> static void segment(const Product<T>& p, int begin, int rows, T* scratch) {
+    const ptrdiff_t b_row = p.b_row ? p.b_row : nr;
     const int step = P::depth(p.k);
     for (int m0 = 0; m0 < rows; m0 += mc) {
       const int m = least(mc, rows - m0);
@@ -164,25 +183,28 @@ template <class V> struct Gemm : Panelled<V> {
       for (int k0 = 0; k0 < p.k; k0 += step) {
         const int k = least(step, p.k - k0);
         const T* panels = p.b + static_cast<size_t>(k0) * static_cast<size_t>(up(p.n, nr));
-        if (!along_rows)
+        if (left == Left::packed)
           for (int i = 0; i < m; i += mr)
             P::template pack_rows<mr>(k, least(mr, m - i), a + i * p.a.stride + k0, p.a.stride,
                                       scratch + static_cast<ptrdiff_t>(i) * k);
         for (int j = 0; j < p.n; j += nr) {
           const int n = least(nr, p.n - j);
-          const T* b = panels + static_cast<ptrdiff_t>(j) * k;
+          const T* b = p.b_row ? p.b + k0 * p.b_row + j : panels + static_cast<ptrdiff_t>(j) * k;
           const T* bias = p.bias && k0 == 0 ? p.bias + j : nullptr;
           for (int i = 0; i < m; i += mr) {
             T* to = c + i * p.c.stride + j;
-            const bool add = p.accumulate || k0 > 0;
-            const Tile run = choose<along_rows>(least(mr, m - i), n);
+            const bool add = p.accumulate || k0 > 0, last = k0 + k == p.k;
+            const T* gate = p.gate && last ? p.gate + (m0 + i) * p.c.stride + j : nullptr;
+            const Tile run = choose<left == Left::along>(least(mr, m - i), n);
             // While the first tiles pass along a panel, the next panel is fetched from the cache that all threads
             // share.
-            const T* ahead = i < nv * mr ? b + (static_cast<ptrdiff_t>(nr) + i / mr * V::lanes) * k : b;
-            if (along_rows)
-              run({k, a + i * p.a.stride + k0, p.a.stride, 1, b, nr, to, p.c.stride, n, bias, add, ahead});
+            const T* ahead = i < nv * mr && !p.b_row ? b + (static_cast<ptrdiff_t>(nr) + i / mr * V::lanes) * k : b;
+            if (left == Left::packed)
+              run({k, scratch + static_cast<ptrdiff_t>(i) * k, 1, mr, b, b_row, to, p.c.stride, n, bias, add, ahead,
+                   p.rectify && last, gate});
             else
-              run({k, scratch + static_cast<ptrdiff_t>(i) * k, 1, mr, b, nr, to, p.c.stride, n, bias, add, ahead});
+              run({k, a + i * p.a.stride + k0 * p.a_step, p.a.stride, p.a_step, b, b_row, to, p.c.stride, n, bias, add,
+                   ahead, p.rectify && last, gate});
           }
         }
       }
@@ -211,12 +233,14 @@ template <class V> struct Gemm : Panelled<V> {
   static Columns delta_columns(const WeightTile<T>& w, int stream, ptrdiff_t row, int column) {
     if (w.delta_panels)
       return {w.delta_panels + (static_cast<ptrdiff_t>(stream) * up(w.n_out, mr) + column) * w.room + row * mr, mr};
-    return {w.delta + stream * w.stream_stride + row * w.n_out + column, w.n_out};
+    const T* delta = w.delta + stream * w.stream_stride;
+    if (w.across) return {delta + column * w.across + row, 1};
+    return {delta + row * w.n_out + column, w.n_out};
   }
 
   static void weight_block(const WeightTile<T>& w, int n0, int n, int k0, int k, T* scratch) {
-    // Of an x that is read as it lies, the columns that do not fill their vectors are packed.
-    const int loose = w.x_panels ? n : n / nr * nr;
+    // Of an x that is read as it lies, the columns that do not fill their vectors are packed: a tile reads whole ones.
+    const int loose = w.x_panels || n % V::lanes == 0 ? n : n / nr * nr;
     if (loose < n) {
       const Columns x = x_columns(w, k0, n0 + loose);
       P::template pack_columns<nr>(k, n - loose, x.at, x.step, scratch, 0);
@@ -238,8 +262,13 @@ template <class V> struct Gemm : Panelled<V> {
             else if (w.delta_panels && j == 0 && i + mr < m)
               ahead = delta_columns(w, s, k0, m0 + i + mr).at;
             T* c = w.grad[s] + w.offset + at + static_cast<ptrdiff_t>(i) * w.n_in + j;
-            const Tile run = choose<false>(least(mr, m - i), columns);
-            run({k, a.at, 1, a.step, b.at, b.step, c, w.n_in, columns, nullptr, !w.first_chunk || k0 > 0, ahead});
+            const bool add = !w.first_chunk || k0 > 0;
+            if (w.across)
+              choose<true>(least(mr, m - i),
+                           columns)({k, a.at, w.across, 1, b.at, b.step, c, w.n_in, columns, nullptr, add, ahead});
+            else
+              choose<false>(least(mr, m - i),
+                            columns)({k, a.at, 1, a.step, b.at, b.step, c, w.n_in, columns, nullptr, add, ahead});
           }
           if (completes && s + 1 == w.streams) sum(w, at + j, m, columns, w.n_in);
         }
@@ -249,47 +278,77 @@ template <class V> struct Gemm : Panelled<V> {
   /// db = Σ_rows delta, in the order of the rows.
   static void bias_gradient(const BiasTile<T>& b) {
     constexpr int strip = 4 * V::lanes; // some cache lines of each row: rows lie far apart
-    for (int j = b.n_begin; j < b.n_end; j += strip)
-      for (int s = 0; s < b.streams; ++s) bias_strip(b, s, j, least(strip, b.n_end - j));
+    for (int s = 0; s < b.streams; ++s)
+      if (b.across)
+        for (int j = b.n_begin; j < b.n_end; ++j) bias_across(b, s, j);
+      else
+        for (int j = b.n_begin; j < b.n_end; j += strip) bias_strip<4>(b, s, j, least(strip, b.n_end - j));
     if (b.summed && b.last_chunk) sum(b, b.n_begin, 1, b.n_end - b.n_begin, 0);
   }
 
-  static void bias_strip(const BiasTile<T>& b, int stream, int begin, int n) {
-    constexpr int vectors = 4;
+  /// The rows in strands, a strand a lane; then across the lanes.
+  static void bias_across(const BiasTile<T>& b, int stream, int column) {
+    const T* delta = b.delta + stream * b.stream_stride + column * b.across;
+    V sum = V::zero();
+    for (int r = 0; r < b.rows; r += V::lanes) sum = sum + load_part(delta + r, b.rows - r, V::zero());
+    T& db = b.grad[stream][b.offset + static_cast<size_t>(column)];
+    const T here = reduce(sum, [](T x, T y) { return x + y; });
+    db = b.first_chunk ? here : db + here;
+  }
+
+  /// Of n columns, which need all the vectors.
+  template <int vectors> static void bias_strip(const BiasTile<T>& b, int stream, int begin, int n) {
+    constexpr int last = (vectors - 1) * V::lanes;
+    if constexpr (vectors > 1)
+      if (n <= last) return bias_strip<vectors - 1>(b, stream, begin, n);
     T* db = b.grad[stream] + b.offset + begin;
     V total[vectors];
 #pragma GCC unroll 4
-    for (int v = 0; v < vectors; ++v) {
-      const int at = v * V::lanes;
-      total[v] = b.first_chunk || at >= n ? V::zero() : load_part(db + at, n - at, V::zero());
-    }
-    const T* delta = b.delta + stream * b.stream_stride + begin;
-    if (n == vectors * V::lanes)
-      for (int r = 0; r < b.rows; ++r, delta += b.n_out)
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; ++v) total[v] = total[v] + V::load(delta + v * V::lanes);
-    else
-      for (int r = 0; r < b.rows; ++r, delta += b.n_out)
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; ++v)
-          if (const int at = v * V::lanes; at < n) total[v] = total[v] + load_part(delta + at, n - at, V::zero());
-#pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v)
-      if (const int at = v * V::lanes; at < n) store_part(total[v], db + at, n - at);
+      total[v] = b.first_chunk ? V::zero() : load_part(db + v * V::lanes, n - v * V::lanes, V::zero());
+    const T* delta = b.delta + stream * b.stream_stride + begin;
+    const auto add_rows = [&](auto last_vector) {
+      for (int r = 0; r < b.rows; ++r, delta += b.n_out) {
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors - 1; ++v) total[v] = total[v] + V::load(delta + v * V::lanes);
+        total[vectors - 1] = total[vectors - 1] + last_vector(delta + last);
+      }
+    };
+    if (n == vectors * V::lanes)
+      add_rows([](const T* p) { return V::load(p); });
+    else
+      add_rows([n](const T* p) { return load_part(p, n - last, V::zero()); });
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) store_part(total[v], db + v * V::lanes, n - v * V::lanes);
   }
 
   /// summed = Σ_s weight_s·grad_s over `columns` numbers of some rows of a matrix, the first at `at`.
   template <class Gradient> static void sum(const Gradient& g, ptrdiff_t at, int rows, int columns, ptrdiff_t row) {
-    for (int i = 0; i < rows; ++i, at += row)
-      for (int j = 0; j < columns; j += V::lanes) {
-        const int n = columns - j;
-        const auto term = [&](int s) {
-          return V::broadcast(static_cast<T>(g.weight[s])) * load_part(g.grad[s] + g.offset + at + j, n, V::zero());
-        };
-        V total = term(0);
-        for (int s = 1; s < g.streams; ++s) total = total + term(s);
-        store_part(total, g.summed + at + j, n);
-      }
+    if (columns == row) { // one run
+      columns *= rows;
+      rows = 1;
+    }
+    constexpr int vectors = 4, step = vectors * V::lanes;
+    for (int i = 0; i < rows; ++i, at += row) {
+      int j = 0;
+      for (; j + step <= columns; j += step) sum_run<vectors>(g, at + j, step);
+      for (; j < columns; j += V::lanes) sum_run<1>(g, at + j, columns - j);
+    }
+  }
+
+  template <int vectors, class Gradient>
+  [[gnu::always_inline]] static void sum_run(const Gradient& g, ptrdiff_t at, int n) {
+    const auto each_term = [&](int s, auto take) {
+      const V weight = V::broadcast(static_cast<T>(g.weight[s]));
+      const T* from = g.grad[s] + g.offset + at;
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v) take(v, weight * load_part(from + v * V::lanes, n - v * V::lanes, V::zero()));
+    };
+    V total[vectors];
+    each_term(0, [&](int v, V term) { total[v] = term; });
+    for (int s = 1; s < g.streams; ++s) each_term(s, [&](int v, V term) { total[v] = total[v] + term; });
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) store_part(total[v], g.summed + at + v * V::lanes, n - v * V::lanes);
   }
 
   /// Most of the time goes into making doubles: each number is made one once, for all three products.

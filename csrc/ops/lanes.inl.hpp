@@ -158,8 +158,21 @@ template <int rows, Lanes V> [[gnu::always_inline]] inline void transpose(V (&v)
   }
 }
 
-/// Lane i: the numbers of v[i] added up, halves by halves. Each addition moves one bit of the vector's place into the
-/// lane's, so that half of a transposition's riffles do.
+/// In turn `run` lanes of a and of b.
+template <int run, Lanes V, int... i> [[gnu::always_inline]] inline V alternate(V a, V b, Numbers<i...>) {
+  if constexpr (requires { V::template blend<0>(a, b); })
+    return V::template blend<(0u | ... | ((i / run % 2u) << i))>(a, b);
+  else
+    return {__builtin_shufflevector(a.v, b.v, (i + i / run % 2 * V::lanes)...)};
+}
+
+/// Each run of lanes in its neighbour's place.
+template <int run, Lanes V, int... i> [[gnu::always_inline]] inline V swap_runs(V a, Numbers<i...>) {
+  return {__builtin_shufflevector(a.v, a.v, (i ^ run)...)};
+}
+
+/// Lane i: the numbers of v[i] added up, halves by halves. What two vectors have in place is taken as it stands, so
+/// that one shuffle serves both.
 template <Lanes V, int vectors> [[gnu::always_inline]] inline V sums_across(const V (&v)[vectors]) {
   if constexpr (vectors == 1) {
     return v[0];
@@ -169,7 +182,8 @@ template <Lanes V, int vectors> [[gnu::always_inline]] inline V sums_across(cons
     V sum[half];
 #pragma GCC unroll 8
     for (int i = 0; i < half; ++i)
-      sum[i] = interleave<0>(v[i], v[i + half], All{}) + interleave<V::lanes / 2>(v[i], v[i + half], All{});
+      sum[i] =
+          alternate<half>(v[i], v[i + half], All{}) + swap_runs<half>(alternate<half>(v[i + half], v[i], All{}), All{});
     return sums_across(sum);
   }
 }

@@ -156,8 +156,9 @@ template <class V> struct Losses {
 
   /// The losses that are a sum over a sample's outputs, each beside its derivative.
   template <class Each> static void each_output(const LossRows<T>& r, Each each) {
-    if (r.n_out <= ShortRows<V>::longest) return each_output_of_short_rows(r, each);
-    each_long_row<V>(r, [each](LongRow<V>& row) {
+    // One output a row lies the same both ways.
+    if (r.n_out <= ShortRows<V>::longest && (!r.across || r.n_out == 1)) return each_output_of_short_rows(r, each);
+    each_row<V>(r, [each](auto& row) {
       Sum<V> l;
       row.sweep([&](ptrdiff_t j) {
         const V z = row.z(j, V::zero()), y = row.target(j);

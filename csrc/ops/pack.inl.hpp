@@ -40,6 +40,12 @@ template <class V> struct Panelled {
     return (k + blocks - 1) / blocks;
   }
 
+  /// Rows of whole vectors, and together a small part of the first-level cache.
+  static bool reads_as_it_lies(int k, int n) {
+    constexpr size_t small = 16384;
+    return n % V::lanes == 0 && static_cast<size_t>(k) * static_cast<size_t>(n) * sizeof(T) <= small;
+  }
+
   static size_t packed_size(int k, int n) { return static_cast<size_t>(k) * static_cast<size_t>(up(n, nr)); }
   /// One block of A, or the last columns of a B that is read as it lies.
   static size_t scratch_size() { return static_cast<size_t>(mc > nr ? mc : nr) * kc; }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <stddef.h>
+#include <string.h>
 
 #include "../kernel_table.hpp"
 #include "lanes.inl.hpp"
@@ -78,7 +79,8 @@ template <class V> struct LongRow {
   }
 };
 
-/// As many short rows as lanes, one a lane, transposed into buffers. Lanes without a row repeat the last one.
+/// As many short rows as lanes, one a lane: where the numbers lie so already, in place, else transposed into buffers.
+/// Lanes without a row repeat the last one.
 template <class V> struct ShortRows {
   using T = typename V::Scalar;
   static constexpr int lanes = V::lanes, longest = 4 * lanes;
@@ -86,39 +88,56 @@ template <class V> struct ShortRows {
   const LossRows<T>& r;
   ptrdiff_t begin;
   int rows;
-  bool classes = r.classes;
+  bool classes = r.classes, in_place;
   V label, factor;
-  T z_columns[longest * lanes], targets[longest * lanes], delta[longest * lanes];
+  T z_buffer[longest * lanes], targets[longest * lanes], delta_buffer[longest * lanes];
+  const T* z_columns;
+  T* delta;
+  ptrdiff_t column; // from one vector of either to the next
 
   ShortRows(const LossRows<T>& all, ptrdiff_t first_row)
       : r(all), begin(first_row),
-        rows(static_cast<int>(all.rows - first_row < lanes ? all.rows - first_row : ptrdiff_t(lanes))) {
+        rows(static_cast<int>(all.rows - first_row < lanes ? all.rows - first_row : ptrdiff_t(lanes))),
+        in_place(r.across && rows == lanes) {
     T labels[lanes], factors[lanes];
-    for (int k = 0; k < lanes; ++k) {
-      const ptrdiff_t i = begin + (k < rows ? k : rows - 1);
+    each_lane([&](int k, ptrdiff_t i) {
       labels[k] = classes ? static_cast<T>(r.classes[i]) : T(-1);
       factors[k] = static_cast<T>(r.scale * r.coefficient[i]);
-    }
+    });
     label = V::load(labels);
     factor = V::load(factors);
-    transpose(r.z, z_columns);
-    if (!classes) transpose(r.target, targets);
+    z_columns = in_place ? r.z + begin : z_buffer;
+    delta = in_place ? r.delta + begin : delta_buffer;
+    column = in_place ? r.across : lanes;
+    if (!in_place) transpose(r.z, row(), step(), z_buffer);
+    if (!classes) transpose(r.target, r.n_out, 1, targets);
   }
 
-  void transpose(const T* from, T* to) const {
-    const T* row[lanes];
-    for (int k = 0; k < lanes; ++k) row[k] = from + (begin + (k < rows ? k : rows - 1)) * r.n_out;
+  /// Of z and delta: from one row to the next, and along a row.
+  ptrdiff_t row() const { return r.across ? 1 : r.n_out; }
+  ptrdiff_t step() const { return r.across ? r.across : 1; }
+
+  /// visit(lane, its row)
+  template <class Visit> [[gnu::always_inline]] inline void each_lane(Visit visit) const {
+    if (rows == lanes)
+      for (int k = 0; k < lanes; ++k) visit(k, begin + k);
+    else
+      for (int k = 0; k < lanes; ++k) visit(k, begin + (k < rows ? k : rows - 1));
+  }
+
+  void transpose(const T* from, ptrdiff_t from_row, ptrdiff_t from_step, T* to) const {
+    const T* at[lanes];
+    each_lane([&](int k, ptrdiff_t i) { at[k] = from + i * from_row; });
     for (int j = 0; j < r.n_out; ++j)
 #pragma GCC unroll 16
-      for (int k = 0; k < lanes; ++k) to[j * lanes + k] = row[k][j];
+      for (int k = 0; k < lanes; ++k) to[j * lanes + k] = at[k][j * from_step];
   }
 
   /// Transposes the deltas back.
   void finish() const {
-    for (int k = 0; k < rows; ++k) {
-      T* to = r.delta + (begin + k) * r.n_out;
-      for (int j = 0; j < r.n_out; ++j) to[j] = delta[j * lanes + k];
-    }
+    if (in_place) return;
+    for (int k = 0; k < rows; ++k)
+      for (int j = 0; j < r.n_out; ++j) r.delta[(begin + k) * row() + j * step()] = delta[j * lanes + k];
   }
 
   template <class Visit> [[gnu::always_inline]] inline void sweep(Visit visit) const {
@@ -126,14 +145,14 @@ template <class V> struct ShortRows {
   }
 
   V first() const { return V::load(z_columns); }
-  V z(ptrdiff_t j, V) const { return V::load(z_columns + j * lanes); }
+  V z(ptrdiff_t j, V) const { return V::load(z_columns + j * column); }
   V target(ptrdiff_t j) const {
     if (!classes) return V::load(targets + j * lanes);
     return select(label == V::broadcast(static_cast<T>(j)), V::broadcast(1), V::zero());
   }
   V within(ptrdiff_t, V a, V) const { return a; }
-  void put(ptrdiff_t j, V a) { a.store(delta + j * lanes); }
-  V got(ptrdiff_t j) const { return V::load(delta + j * lanes); }
+  void put(ptrdiff_t j, V a) { a.store(delta + j * column); }
+  V got(ptrdiff_t j) const { return V::load(delta + j * column); }
   V scale() const { return factor; }
 
   V greatest(V a) const { return a; }
@@ -144,7 +163,12 @@ template <class V> struct ShortRows {
     return V::load(sums);
   }
   void loss(const Sum<V>& s) {
-    for (int k = 0; k < rows; ++k) r.losses[begin + k] = r.coefficient[begin + k] * s.lane[k];
+    double all[lanes];
+    each_lane([&](int k, ptrdiff_t i) { all[k] = r.coefficient[i] * s.lane[k]; });
+    if (rows == lanes)
+      memcpy(r.losses + begin, all, sizeof all);
+    else
+      for (int k = 0; k < rows; ++k) r.losses[begin + k] = all[k];
   }
   void loss(V terms) {
     Sum<V> s;

@@ -17,6 +17,7 @@ template <class V> constexpr KernelTable<typename V::Scalar> table(const char* i
       .m_tile = G::mc,
       .n_tile = G::nc,
       .narrow = V::lanes / 4,
+      .reads_as_it_lies = G::reads_as_it_lies,
       .packed_size = G::packed_size,
       .scratch_size = G::scratch_size,
       .pieces = G::pieces,

@@ -1,26 +1,8 @@
 #include <doctest/doctest.h>
 
-#include "tables.hpp"
+#include "products.hpp"
 
 using namespace pyengine;
-
-namespace {
-
-constexpr int sizes[] = {1, 3, 4, 5, 7, 8, 9, 14, 16, 17, 26, 50};
-constexpr int depths[] = {1, 2, 7, 16, 257, 515}; // beyond one and two blocks of k
-
-template <class T>
-std::vector<T> packed(const KernelTable<T>& table, int k, int n, const std::vector<T>& w, bool transposed) {
-  std::vector<T> to(table.packed_size(k, n));
-  table.pack({k, n, w.data(), transposed, to.data()}, 0, table.pieces(k, n));
-  return to;
-}
-
-template <class T> T entry(const std::vector<T>& a, int columns, int i, int j) {
-  return a[to_size(i) * to_size(columns) + to_size(j)];
-}
-
-} // namespace
 
 TEST_CASE_TEMPLATE("a product equals the exact sum, for every shape, with bias and accumulation", T, float, double) {
   for (const KernelTable<T>& table : all_tables<T>()) {

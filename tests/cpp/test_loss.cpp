@@ -130,6 +130,38 @@ TEST_CASE_TEMPLATE("a row's loss and gradient depend neither on its place in the
       }
 }
 
+TEST_CASE_TEMPLATE("outputs that lie across give the same bits, and nothing is written beside them", T, float, double) {
+  constexpr int gap = 3;
+  for (const KernelTable<T>& table : all_tables<T>())
+    for (int kind = 0; kind <= int(Loss::clipped_binary_cross_entropy); ++kind)
+      for (int n = 1; n <= table.narrow; ++n)
+        for (const int rows : {1, 16, 37})
+          for (const bool by_class : {false, true}) {
+            if (by_class && kind > int(Loss::clipped_cross_entropy)) continue;
+            const std::size_t count = to_size(rows) * to_size(n), room = to_size(rows + gap);
+            const auto z = dyadic<T>(count, 1), y = dyadic<T>(count, 2);
+            std::vector<std::int64_t> classes;
+            std::vector<double> coefficients, losses(to_size(rows)), losses_across(to_size(rows));
+            for (int i = 0; i < rows; ++i) classes.push_back(i * 7 % n), coefficients.push_back(1.0 / (1 + i));
+            std::vector<T> z_across(to_size(n) * room, T(99)), delta_across = z_across, delta(count);
+            const auto place = [&](std::size_t at) { return at % to_size(n) * room + at / to_size(n); };
+            for (std::size_t at = 0; at < count; ++at) z_across[place(at)] = z[at];
+            const auto run = [&](const std::vector<T>& from, std::vector<T>& to, std::vector<double>& loss,
+                                 std::ptrdiff_t across) {
+              table.loss({static_cast<Loss>(kind), 0.125, 1.0, rows, n, from.data(),
+                          by_class ? classes.data() : nullptr, by_class ? nullptr : y.data(), coefficients.data(), 0.5,
+                          to.data(), loss.data(), across});
+            };
+            run(z, delta, losses, 0);
+            run(z_across, delta_across, losses_across, std::ptrdiff_t(room));
+            std::vector<T> expected(to_size(n) * room, T(99));
+            for (std::size_t at = 0; at < count; ++at) expected[place(at)] = delta[at];
+            INFO(table.isa << " loss " << kind << " of " << n << ", rows " << rows);
+            CHECK(delta_across == expected);
+            CHECK(losses_across == losses);
+          }
+}
+
 TEST_CASE_TEMPLATE("NaN passes through every loss", T, float, double) {
   for (const KernelTable<T>& table : all_tables<T>())
     for (int kind = 0; kind <= int(Loss::clipped_binary_cross_entropy); ++kind)

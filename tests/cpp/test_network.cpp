@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <thread>
 
 #include "dispatch.hpp"
@@ -85,6 +86,56 @@ TEST_CASE_TEMPLATE("the number of threads changes no bit, nor does a second call
     }
   }
   set_num_threads(before);
+  choose_isa(available_isas().front());
+}
+
+TEST_CASE_TEMPLATE("ReLU everywhere and few outputs: the textbook loops' gradients to the bit", T, float, double) {
+  // Small whole numbers, so that every route is exact; losses whose derivatives are whole.
+  for (const int n_out : {1, 2, 3, 4, 5})
+    for (const int batch : {1, 16, 67})
+      for (const bool per_loss : {false, true}) {
+        Net net;
+        net.n_in = 16;
+        net.trunk = {dense(16, 32, Activation::relu), dense(32, 48, Activation::relu)};
+        net.heads = {Head{{dense(48, n_out, Activation::relu)}, Loss::mae, Reduction::sum, 0, 0, 1.0},
+                     Head{{dense(48, 7, Activation::relu), dense(7, n_out, Activation::leaky_relu)},
+                          Loss::mae,
+                          Reduction::sum,
+                          0,
+                          0,
+                          2.0}};
+        std::vector<std::vector<double>> results;
+        for (const std::string& isa : available_isas()) {
+          choose_isa(isa);
+          Network network(net);
+          std::vector<T> params(network.net().size), x = dyadic<T>(to_size(batch * 16), 2),
+                                                     y = dyadic<T>(to_size(batch * n_out), 3);
+          for (std::size_t i = 0; i < params.size(); ++i) params[i] = static_cast<T>(int(i * 7 % 3) - 1);
+          for (T& number : x) number *= 8;
+          for (T& number : y) number *= 8;
+          std::vector<double> result(2);
+          std::vector<T> summed(params.size());
+          std::vector<std::vector<T>> parts(2, std::vector<T>(params.size()));
+          GradientCall<T> call{};
+          call.params = params.data();
+          call.x = x.data();
+          call.batch = batch;
+          call.targets = {{nullptr, y.data(), nullptr, 1.0}, {nullptr, y.data(), nullptr, 1.0}};
+          if (per_loss)
+            for (auto& part : parts) call.per_loss.push_back(part.data());
+          call.summed = summed.data();
+          call.losses = result.data();
+          network.gradients(call);
+          result.insert(result.end(), summed.begin(), summed.end());
+          for (const auto& part : parts) result.insert(result.end(), part.begin(), part.end());
+          results.push_back(result);
+        }
+        CAPTURE(n_out);
+        CAPTURE(batch);
+        for (const auto& result : results) CHECK(result == results.back());
+        if (batch > 1) // one row may meet closed gates only
+          CHECK(std::any_of(results[0].begin() + 2, results[0].begin() + 2 + 16 * 32, [](double g) { return g != 0; }));
+      }
   choose_isa(available_isas().front());
 }
 
