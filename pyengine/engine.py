@@ -123,12 +123,11 @@ class Network:
 
         Results are the same bits for every thread count. Raises ``ValueError`` and ``TypeError`` before any work.
         """
-        own = self._own(params)
-        result = out
+        # A small network's call is as short as what comes before it: hence no further calls where none is needed.
+        own = params if type(params) is Parameters and params.layout is self.layout else self._own(params)
         if sample_weight is None:
-            if result is None:
-                result = self.empty_gradients(own.dtype, per_loss=per_loss, summed=summed)
-            direct = getattr(result, "_direct", None)
+            result = self.empty_gradients(own.dtype, per_loss=per_loss, summed=summed) if out is None else out
+            direct = result._direct if type(result) is Gradients else None
             if direct is not None:
                 total = direct.run(self._kernel, per_loss, summed, own.flat, x, targets)
                 if total is not None:

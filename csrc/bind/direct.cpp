@@ -4,11 +4,13 @@
 // with them.
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
+#include <structmember.h>
 
 #include <atomic>
 #include <cmath>
 #include <cstring>
 #include <optional>
+#include <stdexcept>
 #include <string>
 
 #include "bind.hpp"
@@ -72,25 +74,65 @@ bool takes_classes(Loss loss) { return loss == Loss::softmax_cross_entropy || lo
 
 // ---- the call ------------------------------------------------------------------------------------------------------
 
+/// Where an object of a class with __slots__ keeps one of them: read there, it costs no look-up.
+Py_ssize_t slot(py::handle type, const char* name) {
+  const py::object descriptor = type.attr(name);
+  if (Py_TYPE(descriptor.ptr()) != &PyMemberDescr_Type) throw std::invalid_argument("_core: not a slot");
+  return reinterpret_cast<PyMemberDescrObject*>(descriptor.ptr())->d_member->offset;
+}
+
 /// A result's arrays, bound to the network that made them.
 class Direct {
  public:
-  Direct(Network& network, py::dtype dtype, std::vector<py::object> per_loss, std::optional<py::object> summed,
+  Direct(py::object network, py::dtype dtype, std::vector<py::object> per_loss, std::optional<py::object> summed,
          std::optional<py::array> gramian, py::dict losses)
-      : network_(network), dtype_(std::move(dtype)), per_loss_(std::move(per_loss)), summed_(std::move(summed)),
-        gramian_(std::move(gramian)), losses_(std::move(losses)), values_(network.net().heads.size()),
-        classes_(py::dtype::of<std::int64_t>()) {
+      : network_object_(std::move(network)), network_(network_object_.cast<Network&>()), dtype_(std::move(dtype)),
+        per_loss_(std::move(per_loss)), summed_(std::move(summed)), gramian_(std::move(gramian)),
+        losses_(std::move(losses)), values_(network_.net().heads.size()), classes_(py::dtype::of<std::int64_t>()) {
     for (const auto& [name, value] : losses_) names_.push_back(py::reinterpret_borrow<py::object>(name));
+    for (const py::object& part : per_loss_) flat_ = slot(py::type::handle_of(part), "flat");
+    if (summed_) flat_ = slot(py::type::handle_of(*summed_), "flat");
     single_ = dtype_.is(py::dtype::of<float>());
+    const auto wanted = per_loss_.empty() ? pyengine::Wanted::summed : pyengine::Wanted::per_loss;
+    flops_of_a_row_ = pyengine::flops_of_a_row(network_.net(), wanted);
+    const auto prepare = [this](auto& call) {
+      call.targets.resize(names_.size());
+      call.per_loss.resize(per_loss_.size());
+      call.losses = values_.data();
+      call.gramian = gramian_ ? static_cast<double*>(gramian_->mutable_data()) : nullptr;
+    };
+    single_ ? prepare(f32_) : prepare(f64_);
   }
 
-  /// Runs and returns the total loss, or declines and returns None.
-  py::object run(const Network& network, bool per_loss, bool summed, py::handle params, py::handle x,
-                 py::handle targets) {
-    if (!(per_loss || summed) || &network != &network_ || per_loss == per_loss_.empty() ||
-        summed != summed_.has_value())
-      return py::none();
-    return single_ ? run_as<float>(params, x, targets) : run_as<double>(params, x, targets);
+  /// run(network, per_loss, summed, params, x, targets): runs and returns the total loss, or declines and returns None.
+  /// A method of Python's own making: pybind11's take as long as a tenth of a small network.
+  static PyObject* run(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
+    if (count != 6) {
+      PyErr_SetString(PyExc_TypeError, "_core: run() takes 6 arguments");
+      return nullptr;
+    }
+    const auto held = reinterpret_cast<py::detail::instance*>(self)->get_value_and_holder();
+    if (!held.value_ptr()) {
+      PyErr_SetString(PyExc_TypeError, "_core: Direct was not initialised");
+      return nullptr;
+    }
+    Direct& direct = *held.value_ptr<Direct>();
+    try {
+      const int per_loss = PyObject_IsTrue(arguments[1]), summed = PyObject_IsTrue(arguments[2]);
+      if (per_loss < 0 || summed < 0) return nullptr;
+      if (!(per_loss || summed) || arguments[0] != direct.network_object_.ptr() ||
+          (per_loss == 1) == direct.per_loss_.empty() || (summed == 1) != direct.summed_.has_value())
+        return py::none().release().ptr();
+      return (direct.single_ ? direct.run_as(direct.f32_, arguments[3], arguments[4], arguments[5])
+                             : direct.run_as(direct.f64_, arguments[3], arguments[4], arguments[5]))
+          .release()
+          .ptr();
+    } catch (py::error_already_set& error) {
+      error.restore();
+    } catch (const std::exception& error) {
+      PyErr_SetString(PyExc_RuntimeError, error.what());
+    }
+    return nullptr;
   }
 
  private:
@@ -111,9 +153,10 @@ class Direct {
     return {reinterpret_cast<const char*>(begin), count * sizeof(T)};
   }
 
-  template <class T> py::object run_as(py::handle params, py::handle x, py::handle targets) {
+  template <class T> py::object run_as(GradientCall<T>& call, py::handle params, py::handle x, py::handle targets) {
+    if (busy_.exchange(true)) return py::none();
+    const Release done{busy_};
     const Net& net = network_.net();
-    GradientCall<T> call{};
     inputs_.clear();
     if (!is_plain(params, dtype_) || !has_shape(params, static_cast<py::ssize_t>(net.size))) return py::none();
     if (!is_plain(x, dtype_) || fields(x).nd != 2) return py::none();
@@ -126,18 +169,17 @@ class Direct {
     if (!all_finite(call.batch * net.n_in, call.x)) return py::none();
     inputs_.push_back(span(call.params, net.size));
     inputs_.push_back(span(call.x, static_cast<std::size_t>(call.batch * net.n_in)));
-    call.targets.resize(names_.size());
     for (std::size_t k = 0; k < names_.size(); ++k)
-      if (!bind_target(net.heads[k], call.batch, PyDict_GetItem(targets.ptr(), names_[k].ptr()), call.targets[k]))
+      if (!bind_target(net.heads[k], call.batch, PyDict_GetItem(targets.ptr(), names_[k].ptr()), call.targets[k] = {}))
         return py::none();
     if (!bind_results(call)) return py::none();
 
-    if (busy_.exchange(true)) return py::none();
-    {
-      const Release done{busy_};
-      const py::gil_scoped_release release;
-      network_.gradients<T>(call);
-    }
+    // Handing the interpreter's lock over takes longer than other threads would wait for a small call.
+    std::optional<py::gil_scoped_release> release;
+    if (static_cast<double>(call.batch) * flops_of_a_row_ >= pyengine::worth_a_thread) release.emplace();
+    network_.gradients<T>(call);
+    release.reset();
+
     double total = 0;
     for (std::size_t k = 0; k < names_.size(); ++k) {
       if (PyDict_SetItem(losses_.ptr(), names_[k].ptr(), py::float_(values_[k]).ptr()) != 0)
@@ -170,24 +212,19 @@ class Direct {
   template <class T> bool bind_results(GradientCall<T>& call) {
     const Net& net = network_.net();
     const auto take = [&](const py::object& part, std::size_t size) -> T* {
-      const py::object a = part.attr(flat_);
-      if (!is_plain(a, dtype_, true) || !has_shape(a, static_cast<py::ssize_t>(size))) return nullptr;
+      PyObject* const a = *reinterpret_cast<PyObject* const*>(reinterpret_cast<const char*>(part.ptr()) + flat_);
+      if (!a || !is_plain(a, dtype_, true) || !has_shape(a, static_cast<py::ssize_t>(size))) return nullptr;
       const Span written = span(data<T>(a), size);
       for (const Span& read : inputs_)
         if (written.overlaps(read)) return nullptr;
       return data<T>(a);
     };
-    call.per_loss.reserve(per_loss_.size());
-    for (std::size_t k = 0; k < per_loss_.size(); ++k) {
-      call.per_loss.push_back(take(per_loss_[k], net.trunk_size + net.head_size(k)));
-      if (!call.per_loss.back()) return false;
-    }
-    if (summed_ && !(call.summed = take(*summed_, net.size))) return false;
-    if (gramian_) call.gramian = data<double>(*gramian_);
-    call.losses = values_.data();
-    return true;
+    for (std::size_t k = 0; k < per_loss_.size(); ++k)
+      if (!(call.per_loss[k] = take(per_loss_[k], net.trunk_size + net.head_size(k)))) return false;
+    return !summed_ || (call.summed = take(*summed_, net.size));
   }
 
+  py::object network_object_;
   Network& network_;
   py::dtype dtype_;
   std::vector<py::object> per_loss_; // pyengine.Parameters
@@ -196,9 +233,13 @@ class Direct {
   py::dict losses_;
   std::vector<py::object> names_;
   std::vector<double> values_;
-  std::vector<Span> inputs_; // of the call that is being bound, under the interpreter's lock
+  // Of the call that is being made, with memory for the next.
+  GradientCall<float> f32_{};
+  GradientCall<double> f64_{};
+  std::vector<Span> inputs_;
   py::dtype classes_;
-  py::str flat_{"flat"};
+  Py_ssize_t flat_ = 0; // where each of the parts has its array
+  double flops_of_a_row_;
   bool single_ = false;
   std::atomic<bool> busy_ = false; // a call is writing into these arrays
 };
@@ -206,10 +247,13 @@ class Direct {
 } // namespace
 
 void bind_direct(py::module_& m) {
-  py::class_<Direct>(m, "Direct")
-      .def(py::init<Network&, py::dtype, std::vector<py::object>, std::optional<py::object>, std::optional<py::array>,
-                    py::dict>(),
-           py::keep_alive<1, 2>(), py::arg("network"), py::arg("dtype"), py::arg("per_loss"), py::arg("summed"),
-           py::arg("gramian"), py::arg("losses"))
-      .def("run", &Direct::run);
+  py::class_<Direct> direct(m, "Direct");
+  direct.def(py::init<py::object, py::dtype, std::vector<py::object>, std::optional<py::object>,
+                      std::optional<py::array>, py::dict>(),
+             py::arg("network"), py::arg("dtype"), py::arg("per_loss"), py::arg("summed"), py::arg("gramian"),
+             py::arg("losses"));
+  static PyMethodDef run{"run", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&Direct::run)),
+                         METH_FASTCALL, nullptr};
+  direct.attr("run") =
+      py::reinterpret_steal<py::object>(PyDescr_NewMethod(reinterpret_cast<PyTypeObject*>(direct.ptr()), &run));
 }
