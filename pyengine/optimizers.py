@@ -15,14 +15,13 @@ Keras forms 1 - β₂ᵗ from a float32 β₂, which moves the very first step b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import wraps
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from . import _rules
 from .errors import sentence
 
 Vector = npt.NDArray[np.float64]
@@ -43,47 +42,27 @@ class State:
     error: Vector
 
 
-BLOCK = 1 << 13
-"""Elements that a rule takes at a time: what it computes for them on the way stays in a core's own cache."""
-
-
-def _in_blocks(step: Callable[..., tuple[Vector, State]]) -> Callable[..., tuple[Vector, State]]:
-    """Rules are elementwise: many flat parameters are taken some at a time, with the same results."""
-
-    @wraps(step)
-    def stepped(
-        self: Any,
-        parameters: npt.ArrayLike,
-        gradient: npt.ArrayLike,
-        state: State,
-        *,
-        unit: float = 0.0,
-        gradient_error: npt.ArrayLike = 0.0,
-    ) -> tuple[Vector, State]:
-        p, g, dg = _vector(parameters), _vector(gradient), _vector(gradient_error)
-        flat = p.ndim == 1 and p.shape == g.shape == state.error.shape and dg.shape in ((), p.shape)
-        if not flat or p.size <= BLOCK:
-            return step(self, p, g, state, unit=unit, gradient_error=dg)
-        after, error = np.empty_like(p), np.empty_like(p)
-        slots = {name: np.empty_like(p) for name in state.slots}
-        slot_errors = {name: np.empty_like(p) for name in state.slots}
-        steps = state.steps
-        for start in range(0, p.size, BLOCK):
-            part = slice(start, start + BLOCK)
-            own = State(
-                state.steps,
-                {name: slot[part] for name, slot in state.slots.items()},
-                {name: slot[part] for name, slot in state.slot_errors.items()},
-                state.error[part],
-            )
-            moved = dg if dg.ndim == 0 else dg[part]
-            after[part], found = step(self, p[part], g[part], own, unit=unit, gradient_error=moved)
-            error[part], steps = found.error, found.steps
-            for name in state.slots:
-                slots[name][part], slot_errors[name][part] = found.slots[name], found.slot_errors[name]
-        return after, State(steps, slots, slot_errors, error)
-
-    return stepped
+def _stepped(
+    rule: Literal["adam", "rmsprop", "sgd"], names: tuple[str, ...], parameters: npt.ArrayLike,
+    gradient: npt.ArrayLike, state: State, unit: float, gradient_error: npt.ArrayLike, *options: float,
+) -> tuple[Vector, State]:  # fmt: skip
+    """The new parameters and the new state by a rule of :mod:`pyengine._rules`, which has its slots in this order."""
+    p = _vector(parameters)
+    given = [p]
+    for argument, values in (("gradient", gradient), ("gradient_error", gradient_error)):
+        one = _vector(values)
+        _require_shape(argument, one.shape or p.shape, p.shape)
+        given.append(np.broadcast_to(one, p.shape))
+    _require_shape("state", state.error.shape, p.shape)
+    held = [*(state.slots[name] for name in names), *(state.slot_errors[name] for name in names), state.error]
+    found = [np.empty(p.size) for _ in range(2 + 2 * len(names))]
+    flat = [np.ascontiguousarray(one).reshape(-1) for one in (*given, *held)]
+    # Exact arithmetic flushes nothing to zero.
+    _rules.step(rule, flat, found, unit, _FLUSHED_ROOT if unit > 0.0 else 0.0, *options)
+    after, *slots, error = (one.reshape(p.shape) for one in found)
+    values, errors = slots[: len(names)], slots[len(names) :]
+    slots_after, errors_after = dict(zip(names, values, strict=True)), dict(zip(names, errors, strict=True))
+    return after, State(state.steps + 1, slots_after, errors_after, error)
 
 
 class Rule(Protocol):
@@ -139,7 +118,6 @@ class Adam:
         """The state before the first step: both moments zero."""
         return _start(parameters, ("momentum", "velocity"))
 
-    @_in_blocks
     def step(
         self,
         parameters: npt.ArrayLike,
@@ -150,40 +128,18 @@ class Adam:
         gradient_error: npt.ArrayLike = 0.0,
     ) -> tuple[Vector, State]:
         """One step: the new parameters and the new state, float64, of the shape of ``parameters``."""
-        p, g, t = _vector(parameters), _vector(gradient), state.steps + 1
-        dg = np.abs(_vector(gradient_error))
-        c1, c2 = 1.0 - self.beta_1, 1.0 - self.beta_2
-        m0, v0 = state.slots["momentum"], state.slots["velocity"]
-        m = m0 + (g - m0) * c1
-        v = v0 + (g * g - v0) * c2
-        # Per slot: the constant, the difference, the product, and the final sum; the square besides for v.
-        dm = self.beta_1 * state.slot_errors["momentum"] + c1 * dg
-        dm = dm + unit * (np.abs(m) + 3.0 * c1 * (np.abs(g) + np.abs(m0)) + 2.0 * self.beta_1 * np.abs(m0))
-        dv = self.beta_2 * state.slot_errors["velocity"] + 2.0 * c2 * np.abs(g) * dg
-        dv = dv + unit * (v + 4.0 * c2 * (g * g + v0) + 2.0 * self.beta_2 * v0)
-
+        t = state.steps + 1
         left_1, left_2 = 1.0 - self.beta_1**t, 1.0 - self.beta_2**t
-        root = np.sqrt(v)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            droot = np.where(v > 0.0, dv / (2.0 * root), np.sqrt(dv)) + unit * root
-        if unit > 0.0:
-            droot = droot + _FLUSHED_ROOT
         epsilon = self.epsilon if self.style == "keras" else self.epsilon * math.sqrt(left_2)
-        below = root + epsilon
-        dbelow = droot + unit * (3.0 * epsilon + 3.0 * below)
         scale = self.learning_rate * math.sqrt(left_2) / left_1
         # β rounded to the working precision, the power, the difference: the cancellation in 1 - βᵗ magnifies all three.
         dleft_1 = unit * ((t + 2) * self.beta_1**t / left_1 + 1.0)
         dleft_2 = unit * ((t + 2) * self.beta_2**t / left_2 + 1.0)
         dscale = dleft_1 + dleft_2 / 2.0 + 4.0 * unit
-        with np.errstate(divide="ignore", invalid="ignore"):
-            move = np.where(below > 0.0, scale * m / below, 0.0)
-            dmove = np.where(
-                below > 0.0, scale * dm / below + np.abs(move) * (dscale + dbelow / below + 4.0 * unit), 0.0
-            )
-        after = p - move
-        error = state.error + dmove + unit * np.abs(after)
-        return after, State(t, {"momentum": m, "velocity": v}, {"momentum": dm, "velocity": dv}, error)
+        return _stepped(
+            "adam", ("momentum", "velocity"), parameters, gradient, state, unit, gradient_error,
+            self.beta_1, self.beta_2, epsilon, scale, dscale,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -217,7 +173,6 @@ class AdamW:
         """The state before the first step: both moments zero."""
         return self._adam().start(parameters)
 
-    @_in_blocks
     def step(
         self,
         parameters: npt.ArrayLike,
@@ -229,6 +184,7 @@ class AdamW:
     ) -> tuple[Vector, State]:
         """One step: the new parameters and the new state, float64, of the shape of ``parameters``."""
         p = _vector(parameters)
+        _require_shape("state", state.error.shape, p.shape)
         share = self.learning_rate * self.weight_decay
         decayed = p - share * p
         # The two constants, their product, the product with p; 1 - share instead rounds once more.
@@ -265,7 +221,6 @@ class RMSprop:
         """The state before the first step: the mean square zero."""
         return _start(parameters, ("velocity",))
 
-    @_in_blocks
     def step(
         self,
         parameters: npt.ArrayLike,
@@ -276,34 +231,10 @@ class RMSprop:
         gradient_error: npt.ArrayLike = 0.0,
     ) -> tuple[Vector, State]:
         """One step: the new parameters and the new state, float64, of the shape of ``parameters``."""
-        p, g = _vector(parameters), _vector(gradient)
-        dg = np.abs(_vector(gradient_error))
-        c, v0 = 1.0 - self.rho, state.slots["velocity"]
-        v = self.rho * v0 + c * g * g
-        # Both constants, the square, two products, the sum.
-        dv = self.rho * state.slot_errors["velocity"] + 2.0 * c * np.abs(g) * dg
-        dv = dv + unit * (v + 4.0 * c * g * g + 2.0 * self.rho * v0)
-        keras = self.style == "keras"
-        inside = v + self.epsilon if keras else v
-        dinside = dv + unit * (self.epsilon + inside) if keras else dv
-        root = np.sqrt(inside)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            droot = np.where(inside > 0.0, dinside / (2.0 * root), np.sqrt(dinside)) + unit * root
-        if unit > 0.0:
-            droot = droot + _FLUSHED_ROOT
-        below = root if keras else root + self.epsilon
-        dbelow = droot + (0.0 if keras else unit * (self.epsilon + below))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            move = np.where(below > 0.0, self.learning_rate * g / below, 0.0)
-            # Keras multiplies by the reciprocal of the root in some versions: a rounding more.
-            dmove = np.where(
-                below > 0.0,
-                self.learning_rate * dg / below + np.abs(move) * (dbelow / below + 4.0 * unit),
-                0.0,
-            )
-        after = p - move
-        error = state.error + dmove + unit * np.abs(after)
-        return after, State(state.steps + 1, {"velocity": v}, {"velocity": dv}, error)
+        return _stepped(
+            "rmsprop", ("velocity",), parameters, gradient, state, unit, gradient_error,
+            self.learning_rate, self.rho, self.epsilon, self.style == "keras",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -333,7 +264,6 @@ class SGD:
         """The state before the first step: no momentum."""
         return _start(parameters, ("momentum",))
 
-    @_in_blocks
     def step(
         self,
         parameters: npt.ArrayLike,
@@ -344,24 +274,10 @@ class SGD:
         gradient_error: npt.ArrayLike = 0.0,
     ) -> tuple[Vector, State]:
         """One step: the new parameters and the new state, float64, of the shape of ``parameters``."""
-        p, g = _vector(parameters), _vector(gradient)
-        dg = np.abs(_vector(gradient_error))
-        b0 = state.slots["momentum"]
-        kept = self.momentum * b0
-        b = kept + g
-        # Keras scales by the learning rate first, so each term carries two roundings more than in PyTorch.
-        db = (
-            self.momentum * state.slot_errors["momentum"]
-            + dg
-            + unit * (2.0 * np.abs(kept) + 2.0 * np.abs(g) + np.abs(b))
-        )
-        way, dway = b, db
-        if self.nesterov:
-            way = g + self.momentum * b
-            dway = dg + self.momentum * db + unit * (2.0 * np.abs(g) + 2.0 * np.abs(self.momentum * b) + np.abs(way))
-        after = p - self.learning_rate * way
-        error = state.error + self.learning_rate * (dway + 2.0 * unit * np.abs(way)) + unit * np.abs(after)
-        return after, State(state.steps + 1, {"momentum": b}, {"momentum": db}, error)
+        return _stepped(
+            "sgd", ("momentum",), parameters, gradient, state, unit, gradient_error,
+            self.learning_rate, self.momentum, self.nesterov,
+        )  # fmt: skip
 
 
 def _start(parameters: npt.ArrayLike, slots: tuple[str, ...]) -> State:
@@ -373,6 +289,14 @@ def _start(parameters: npt.ArrayLike, slots: tuple[str, ...]) -> State:
 
 def _vector(values: npt.ArrayLike) -> Vector:
     return np.asarray(values, dtype=np.float64)
+
+
+def _require_shape(argument: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if shape != expected:
+        raise ValueError(
+            sentence(argument, got=f"has shape {shape}", expected=f"that of parameters, {expected}",
+                     remedy="Give a number for each parameter.")
+        )  # fmt: skip
 
 
 def _require(argument: str, value: float, low: float, high: float) -> None:

@@ -18,6 +18,7 @@ KERNEL = ROOT / "csrc"
 ORDER = (
     "_core",
     "_oracle",
+    "_rules",
     "errors",
     "files",
     "progress",

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine.optimizers import BLOCK
 from pyengine.witnesses import UNIT
 
 STEPS = 5
@@ -207,11 +206,11 @@ def test_hyperparameter_out_of_range_fails(make: Callable[[], Any], named: str) 
 
 @pytest.mark.parametrize("rule", [pe.SGD(0.1, momentum=0.9, nesterov=True), pe.Adam(), pe.AdamW(), pe.RMSprop()])
 def test_many_parameters_are_stepped_as_each_of_them_alone(rule: Any) -> None:
-    size = 2 * BLOCK + 5
+    size = 1000
     rng = np.random.default_rng(3)
     p, g, dg = rng.normal(size=(3, size))
     at, state = p, rule.start(p)
-    parts = [slice(0, BLOCK), slice(BLOCK, 2 * BLOCK), slice(2 * BLOCK, size)]
+    parts = [slice(0, 1), slice(1, 400), slice(400, size)]
     alone = [(p[part], rule.start(p[part])) for part in parts]
     for _ in range(2):
         at, state = rule.step(at, g, state, unit=2.0**-24, gradient_error=dg)
@@ -225,3 +224,18 @@ def test_many_parameters_are_stepped_as_each_of_them_alone(rule: Any) -> None:
     for name, slot in state.slots.items():
         assert np.array_equal(slot, np.concatenate([held.slots[name] for _, held in alone]))
         assert np.array_equal(state.slot_errors[name], np.concatenate([held.slot_errors[name] for _, held in alone]))
+
+
+@pytest.mark.parametrize("rule", [pe.SGD(), pe.Adam(), pe.AdamW(), pe.RMSprop()], ids=repr)
+def test_vectors_of_another_shape_fail(rule: Any) -> None:
+    p = np.zeros((2, 3))
+    at, state = rule.step(p, np.ones((2, 3)), rule.start(p))
+    assert at.shape == state.error.shape == (2, 3)
+    for argument, gradient, held, error in (
+        ("gradient", np.ones((3, 2)), state, 0.0),
+        ("gradient_error", np.ones((2, 3)), state, np.ones(6)),
+        ("state", np.ones((2, 3)), rule.start(np.zeros(6)), 0.0),
+    ):
+        with pytest.raises(ValueError, match=rf"^`{argument}` has shape \(.*; expected that of parameters, \(2, 3\)"):
+            rule.step(p, gradient, held, gradient_error=error)
+    assert rule.step(np.zeros(0), np.zeros(0), rule.start(np.zeros(0)))[0].size == 0

@@ -85,9 +85,11 @@ def snapshot(keras: Any, variable: Any) -> Any:
 
 def view_of(keras: Any, tensor: Any) -> Array:
     """A backend's tensor, no variable, as an array to be read: on the CPU its own memory."""
-    if keras.backend.backend() == "tensorflow":
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
         return np.asarray(memoryview(tensor)) if str(tensor.dtype.name) != "bfloat16" else array_of(keras, tensor)
-    return np.asarray(keras.ops.convert_to_numpy(tensor))
+    # Keras itself copies what lies in JAX' memory.
+    return np.asarray(tensor if backend == "jax" else keras.ops.convert_to_numpy(tensor))
 
 
 def versions(keras: Any) -> dict[str, str]:

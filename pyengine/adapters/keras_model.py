@@ -144,7 +144,7 @@ def compute(subject: Subject) -> tuple[Computation, dict[str, tuple[float, dict[
 
     def numbers(tensor: Any) -> Array:
         # Keras computes some float64 operations in float32. The numbers are kept, so their stage can be refuted.
-        array = array_of(keras, tensor)
+        array = view_of(keras, tensor)
         return array if subject.narrow else array.astype(subject.dtype, copy=False)
 
     def canonical(found: Mapping[str, Any], names: Any) -> dict[str, Array]:
@@ -169,7 +169,7 @@ def compute(subject: Subject) -> tuple[Computation, dict[str, tuple[float, dict[
         framework="Keras",
         network=network,
         params=subject.params,
-        x=_wide(numbers(seen.shaped)),
+        x=_wide(numbers(seen.shaped).copy()),
         targets={name: term.engine_target(subject.dtype) for name, term in terms.items()},
         per_loss={name: {n: _wide(a, scale) for n, a in one.gradient.items()} for name, one in per_loss.items()},
         summed={name: _wide(array, scale) for name, array in summed.gradient.items()},

@@ -48,7 +48,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..optimizers import BLOCK, SGD
+from ..optimizers import SGD
 from ..progress import say
 from ..witnesses import Step
 from .evidence import Evidence, Some, gather_evidence
@@ -73,6 +73,9 @@ Vector = npt.NDArray[np.float64]
 
 OTHER = "one step on another gradient"
 NONE = "none of these"
+
+BLOCK = 1 << 13
+"""Elements that are taken at a time: what is computed for them on the way stays in a core's own cache."""
 
 LOOK = 1024
 """How many elements a hypothesis is asked for first, where there are many."""
