@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import spare
-from .arrays import as_numpy
+from .arrays import as_numpy, put
 from .errors import listing, sentence
 from .spec import Layer
 
@@ -128,7 +128,7 @@ def wide_of(layout: Layout, given: Mapping[str, Array]) -> Parameters:
     """The layout's tensors out of ``given``, which may hold others too, in float64."""
     found = empty(layout, np.dtype(np.float64))
     for name in layout.names:
-        found[name][...] = given[name]
+        put(found[name], given[name])
     return found
 
 
@@ -184,5 +184,5 @@ def gather(layout: Layout, mapping: Mapping[str, Any]) -> Parameters:
             )
     gathered = empty(layout, dtype)
     for name, array in arrays.items():
-        gathered[name][...] = array
+        put(gathered[name], array)
     return gathered

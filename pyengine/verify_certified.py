@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .adapters.computation import Computation
+from .arrays import put
 from .batch import checked_batch
 from .checks.assumptions import BLACK_BOX
 from .checks.blackbox.certified import CertifiedProgram
@@ -86,7 +87,7 @@ def _total(done: Computation) -> Step:
     net = done.network
     gradient = Parameters(net.layout, np.zeros(net.layout.size))
     for name, array in done.summed.items():
-        gradient[name][...] = array
+        put(gradient[name], array)
     return Step(
         framework=done.framework,
         call="the gradient of the total",

@@ -14,6 +14,7 @@ from conftest import Case
 from refusals import refused
 
 import pyengine as pe
+from pyengine.arrays import put
 
 SHAPES = {
     "trunk.0.weight": (7, 5),
@@ -209,3 +210,13 @@ def test_a_flat_vector_of_another_length_fails(small: Case) -> None:
     refused(
         lambda: pe.Parameters(small.params.layout, flat), ValueError, "flat", "(3,)", f"({small.params.flat.size},)"
     )
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 16), (40, 17), (65, 100), (7,), (2, 3, 4)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_put_is_an_assignment_in_any_order(shape: tuple[int, ...], dtype: str) -> None:
+    values = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    for given in (values, np.asfortranarray(values), values[::-1]):
+        target = np.empty(shape, dtype)
+        put(target, given)
+        assert np.array_equal(target, given)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..arrays import put
 from ..optimizers import Rule, State
 from ..parameters import Array, Parameters, empty
 from ..witnesses import Added, Clip, Log, Step
@@ -155,12 +156,18 @@ class _Own:
         layout, dtype = self.subject.network.layout, np.dtype(self.subject.dtype)
         total = Parameters(layout, gradient if self.added is None else gradient + self.added)
         given = [_turned(name, total[name]) for name in self.names]
-        given = [np.multiply(one, self.factor, out=np.empty(one.shape, dtype), casting="same_kind") for one in given]
+        given = [self._scaled(one, dtype) for one in given]
         self.here = self.run(self.here, given)
         after = empty(layout, dtype)
         for name, place in self.places.items():
-            after[name][...] = _turned(name, view_of(self.keras, self.here[place]))
+            put(after[name], _turned(name, view_of(self.keras, self.here[place])))
         return after.flat
+
+    def _scaled(self, gradient: Vector, dtype: np.dtype[Any]) -> Array:
+        """As the optimizer takes it: in its own order, times the loss scale, rounded once."""
+        found = np.empty(gradient.shape, dtype)
+        put(found, gradient if self.factor == 1.0 else gradient * self.factor)
+        return found
 
 
 def _turned(name: str, array: Array) -> Array:
@@ -298,7 +305,7 @@ def _own_train_step(model: Any) -> Any:
 def _joined(layout: Any, arrays: Mapping[str, Array]) -> Parameters:
     found = Parameters(layout, np.zeros(layout.size))
     for name, array in arrays.items():
-        found[name][...] = array
+        put(found[name], array)
     return found
 
 
@@ -316,7 +323,7 @@ def _rule(
         slot = empty(layout, dtype if factor == 1.0 else np.dtype(np.float64))
         for parameter, variable in subject.variables.items():
             held = before[id(variables[optimizer._get_variable_index(variable)])]
-            slot[parameter][...] = _turned(parameter, view_of(keras, held))
+            put(slot[parameter], _turned(parameter, view_of(keras, held)))
         if factor != 1.0:
             slot.flat[...] *= factor
         fresh.slots[name] = slot.flat

@@ -39,6 +39,7 @@ class Matrix:
 
     def __init__(self, given: Array) -> None:
         self.given = given
+        self._squares: dict[tuple[int, int], Array] = {}
 
     @cached_property
     def exponent(self) -> int:
@@ -64,6 +65,15 @@ class Matrix:
         # The power itself is a float64: this is the same number, sooner.
         return np.asarray(np.multiply(self.given, 2.0**-self.exponent, dtype=np.float64))
 
+    def squares(self, stride: int, axis: int) -> Array:
+        """Of every ``stride``-th row (axis 0) or column (axis 1), in the matrix' own dtype, divided by 4^exponent."""
+        if (stride, axis) not in self._squares:
+            some = self.given[::stride] if axis == 0 else self.given[:, ::stride]
+            scaled = some * some.dtype.type(2.0**-self.exponent)
+            scaled *= scaled
+            self._squares[stride, axis] = scaled
+        return self._squares[stride, axis]
+
 
 @dataclass(frozen=True, eq=False)
 class Product:
@@ -88,16 +98,17 @@ class Product:
 
     def squared(self, stride: int, room: Room) -> Array:
         """Σ a²b² over every ``stride``-th term, in the dtype of the witness, divided by 4^exponent."""
-        a, b = self.operands("given")
-        some_a, some_b = _squares(a[:, ::stride], self.left.exponent), _squares(b[::stride], self.right.exponent)
-        return np.asarray(np.matmul(some_a, some_b, out=room.array("squared", a.shape[0], b.shape[1], b.dtype)))
+        a = self.left.squares(stride, 1 - self.left_transposed)
+        b = self.right.squares(stride, int(self.right_transposed))
+        a, b = a.T if self.left_transposed else a, b.T if self.right_transposed else b
+        return np.asarray(np.matmul(a, b, out=room.array("squared", a.shape[0], b.shape[1], b.dtype)))
 
     @property
     def exponent(self) -> int:
         """What :meth:`of` is divided by, for ``"scaled"``, as a power of two."""
         return self.left.exponent + self.right.exponent
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, int, int]:
         """(m, k, n)."""
         a, b = self.operands("given")
@@ -106,9 +117,3 @@ class Product:
     @property
     def dtype(self) -> np.dtype[Any]:
         return self.left.given.dtype
-
-
-def _squares(a: Array, exponent: int) -> Array:
-    scaled = a * a.dtype.type(2.0**-exponent)
-    scaled *= scaled
-    return np.asarray(scaled)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ... import _core
+from ...arrays import put
 from ...parameters import Array
 from ...rounding import accumulated, unit_roundoff
 from ...rounding.running import F64
@@ -76,6 +77,10 @@ class _Look:
         else:
             self.shift = 0
             self._sum_of_products(room)
+        self.claimed = stage.claimed
+        if not self.claimed.flags.c_contiguous:
+            self.claimed = room.array("claimed", self.m, self.n, self.dtype)
+            put(self.claimed, stage.claimed)
         self.bias = stage.scaled_bias
         self.unit = float(np.sqrt(3.0)) / stage.u
         self.signs = signs
@@ -112,7 +117,7 @@ class _Look:
     def screened(self) -> Screened:
         bias, up = self.bias, float(np.ldexp(1.0, self.shift))
         found = _core.screen(
-            claimed=np.ascontiguousarray(self.stage.claimed),
+            claimed=self.claimed,
             z=self.z,
             q=self.q,
             bias=bias,
