@@ -33,6 +33,7 @@ from ..engine import Network
 from ..parameters import Array, Layout
 from ..witnesses import Step
 from .evidence import BLOCK, Evidence
+from .least_squares import explained, together
 from .standing import Standing, standing, worst
 
 Vector = npt.NDArray[np.float64]
@@ -138,14 +139,13 @@ def check_combination(step: Step, evidence: Evidence) -> Combination:
         for tensor, part in parts.items()
     }
     room = spare.empty((len(rows), size))
+    found = {name: explained([row[here] for row in rows], applied[here], room[:, here]) for name, here in parts.items()}
 
     def fit(name: str, native: str, shape: tuple[int, ...], tensors: Sequence[str]) -> Fit:
-        start, stop = parts[tensors[0]].start, parts[tensors[-1]].stop
-        here = slice(start, stop)
-        own = [row[here] for row in rows]
-        spread = np.linalg.norm([spreads[tensor] for tensor in tensors], axis=0)
-        within = [(slice(parts[t].start - start, parts[t].stop - start), uncertain[t]) for t in tensors]
-        alpha = _solve(own, spread, applied[here], within, room[:, here])
+        here = slice(parts[tensors[0]].start, parts[tensors[-1]].stop)
+        by_rows = found[name] if name in found else together([found[tensor] for tensor in tensors])
+        within = [uncertain[tensor] for tensor in tensors]
+        alpha = by_rows.coefficients(np.linalg.norm([spreads[tensor] for tensor in tensors], axis=0), within)
         return Fit(
             name=name,
             native=native,
@@ -154,12 +154,12 @@ def check_combination(step: Step, evidence: Evidence) -> Combination:
                 head: Alpha(value, value - radius, value + radius, float(weight))
                 for head, weight, (value, radius) in zip(names, weights, alpha, strict=True)
             },
-            residual=_left([(1.0, applied[here])], [(value, row) for (value, _), row in zip(alpha, own, strict=True)]),
-            spread=math.hypot(*(allowed for _, allowed in within)),
+            residual=by_rows.left([value for value, _ in alpha]),
+            spread=math.hypot(*within),
             size=_norm(applied[here]),
             engine_residual=_left(
                 [(weight, row[here]) for weight, row in zip(weights, [*engine, *added], strict=True)],
-                list(zip(weights, own, strict=True)),
+                [(weight, row[here]) for weight, row in zip(weights, rows, strict=True)],
             )
             if engine
             else math.nan,
@@ -167,9 +167,9 @@ def check_combination(step: Step, evidence: Evidence) -> Combination:
 
     tensors = [fit(name, step.native[name], layout.shapes[name], [name]) for name in step.shared]
     trunk = fit("trunk", "all shared layers", (size,), step.shared)
-    verdict, reason, found = _judge(trunk, tensors, step.network, step.batch, set(step.added))
+    verdict, reason, judged = _judge(trunk, tensors, step.network, step.batch, set(step.added))
     factor = likeliest_factor(alpha_of(trunk)) if verdict == "scaled" else None
-    return Combination(verdict, reason, found, trunk, tuple(tensors), cosines(rows), factor)
+    return Combination(verdict, reason, judged, trunk, tuple(tensors), cosines(rows), factor)
 
 
 def unknown(reason: str, weights: Mapping[str, float], size: int, rows: Sequence[Vector]) -> Combination:
@@ -192,60 +192,6 @@ def _part(layout: Layout, name: str) -> slice:
 
 def alpha_of(fit: Fit) -> list[Alpha]:
     return list(fit.alpha.values())
-
-
-def _solve(
-    rows: Sequence[Vector],
-    spreads: Sequence[float],
-    applied: Vector,
-    uncertain: Sequence[tuple[slice, float]],
-    room: Vector,
-) -> list[tuple[float, float]]:
-    """Least-squares coefficients and the radii of their intervals; infinite where a loss has no direction of its
-    own. ``spreads`` has the norm of each row's, ``uncertain`` that of U by parts. ``room`` (K, n) is overwritten."""
-    norms = [_norm(row) for row in rows]
-    sizes = [norm if norm > 0.0 else 1.0 for norm in norms]
-    for row, own, size in zip(room, rows, sizes, strict=True):
-        np.divide(own, size, out=row)
-    q, r = orthonormal(room)
-    inverse = np.linalg.pinv(r)
-    along, farthest = q @ applied, np.zeros(len(rows))
-    for part, allowed in uncertain:
-        here = q[:, part]
-        squares = np.einsum("ki,ij,kj->k", inverse, here @ here.T, inverse)
-        farthest += np.sqrt(np.maximum(squares, 0.0)) * allowed
-    found = []
-    for k, size in enumerate(sizes):
-        others = np.delete(r, k, axis=1)
-        imitated = others @ np.linalg.lstsq(others, r[:, k], rcond=None)[0]
-        known = norms[k] > 0.0 and size * _norm(r[:, k] - imitated) > spreads[k]
-        radius = float(farthest[k]) / size if known else math.inf
-        found.append((float(inverse[k] @ along) / size, radius))
-    return found
-
-
-def orthonormal(rows: Vector) -> tuple[Vector, Vector]:
-    """Orthonormal rows Q and a triangular R with rows = Rᵀ·Q: Gram-Schmidt, a row twice where the first pass takes more
-    than half of its square (Daniel et al. 1976; twice is enough: Parlett 1980, §6.9).
-
-    Overwrites ``rows`` with Q.
-    """
-    q, r = rows, np.zeros((len(rows), len(rows)))
-    for k in range(len(q)):
-        for _ in range(2 if k else 0):
-            shares = q[:k] @ q[k]
-            for start in range(0, q.shape[1], BLOCK):
-                here = slice(start, start + BLOCK)
-                q[k, here] -= shares @ q[:k, here]
-            r[:k, k] += shares
-            r[k, k] = np.linalg.norm(q[k])
-            if r[k, k] >= np.linalg.norm(shares):
-                break
-        else:
-            r[k, k] = np.linalg.norm(q[k])
-        if r[k, k] > 0.0:
-            q[k] /= r[k, k]
-    return q, r
 
 
 def _left(of: Sequence[tuple[float, Array]], by: Sequence[tuple[float, Array]]) -> float:

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from ... import spare
 from ...parameters import Parameters
-from ..combination import Alpha, Combination, Fit, cosines, features_of, likeliest_factor, orthonormal, pattern, unknown
+from ..combination import Alpha, Combination, Fit, cosines, features_of, likeliest_factor, pattern, unknown
+from ..least_squares import orthonormal
 from .narrow import BLOCK
 from .statistics import GradientTests
 
