@@ -54,26 +54,18 @@ class _ByTensorFlow:
         self.jit_compile = jit_compile
         self.called = False
         self.function: Any = None
-        self.body: list[Body] = []
 
     def __call__(self, body: Body, *arguments: Any) -> Any:
         if not self.called:
             self.called = True
             return body(*arguments)
+        import tensorflow as tf
+
+        given = tf.nest.map_structure(lambda one: None if one is None else tf.convert_to_tensor(one), arguments)
         if self.function is None:
-            import tensorflow as tf
-
-            here = self.body
-
-            def function(*given: Any) -> Any:
-                return here[0](*given)
-
-            self.function = tf.function(function, autograph=False, jit_compile=self.jit_compile or None)
-        self.body.append(body)
-        try:
-            return self.function(*arguments)
-        finally:
-            self.body.clear()
+            function = tf.function(body, autograph=False, jit_compile=self.jit_compile or None)
+            self.function = function.get_concrete_function(*given)
+        return self.function(*given)
 
 
 class _ByJax:

@@ -63,19 +63,28 @@ class _Weak:
 def _by_tensorflow(weak: _Weak) -> Stepping:
     import tensorflow as tf
 
-    def step(here: Sequence[Any], gradients: Sequence[Any]) -> list[Any]:
+    def step(*given: Any) -> list[Any]:
         # A function's reads and writes of variables happen in the order in which they are written down.
         variables = [variable.value for variable in weak.held]
         before = [tf.identity(variable) for variable in variables]
-        for variable, value in zip(variables, here, strict=True):
+        for variable, value in zip(variables, given[: len(variables)], strict=True):
             variable.assign(value)
-        weak.apply(gradients)
+        weak.apply(given[len(variables) :])
         after = [tf.identity(variable) for variable in variables]
         for variable, value in zip(variables, before, strict=True):
             variable.assign(value)
         return after
 
-    return tf.function(step, autograph=False)  # type: ignore[no-any-return]
+    made: list[Any] = []
+
+    def run(here: Sequence[Any], gradients: Sequence[Any]) -> Sequence[Any]:
+        given = [tf.convert_to_tensor(one) for one in (*here, *gradients)]
+        if not made:
+            made.append(tf.function(step, autograph=False).get_concrete_function(*given))
+        # To look among functions for the one for these shapes takes longer than a step of a small one.
+        return made[0](*given)  # type: ignore[no-any-return]
+
+    return run
 
 
 def _by_jax(weak: _Weak) -> Stepping:
