@@ -32,7 +32,7 @@ def step() -> Step:
     x = rng.standard_normal((32, 96)).astype(np.float32)
     targets = {"a": rng.integers(0, 5, 32), "b": rng.standard_normal((32, 1)).astype(np.float32)}
     own = still_step(net, net.init(seed=0), x, targets)
-    assert own.trunk_size > 2 * module.BLOCK
+    assert own.trunk_size > 2 * module.MANY
     return with_gradient(own, WEIGHTS)
 
 
@@ -83,7 +83,8 @@ def test_the_verdict_is_that_of_all_elements(
 
 def test_one_element_beside_the_look_refutes_the_sum(step: Step) -> None:
     seen = moved_by(step, pe.SGD(0.1), [WEIGHTS])
-    look = np.random.default_rng(0).integers(step.trunk_size, size=module.LOOK)
+    look = module._look(step)
+    assert isinstance(look, np.ndarray)
     element = int(np.setdiff1d(np.arange(step.trunk_size), look)[1000])
     flat = seen.after.flat.copy()
     flat[element] += np.float32(0.5)
@@ -105,6 +106,29 @@ def test_few_elements_of_the_evidence_are_those_of_the_whole(step: Step) -> None
         # Variances as products in float32 on one side, in float64 on the other; a few scalings round besides.
         tolerance = accumulated(len(step.x) + 16, unit_roundoff("float32"))
         np.testing.assert_allclose(spread, found.spread[loss].flat[some], rtol=tolerance)
+
+
+def test_where_a_layer_elsewhere_gives_no_number_few_elements_are_those_of_the_whole(step: Step) -> None:
+    there = Parameters(step.network.layout, step.before.flat.copy())
+    there["trunk.0.bias"][5] = np.nan
+    found = witnessed_evidence(step.network, step.before, step.x, step.targets).moved(there)
+    assert found is not None
+    some = np.arange(step.trunk_size)[-500:]
+    assert np.array_equal(found.at("b", some)[0], found.gradients["b"].flat[some], equal_nan=True)
+
+
+@pytest.mark.parametrize("loss", WEIGHTS)
+def test_gradients_elsewhere_at_few_elements_are_those_of_the_whole(step: Step, loss: str) -> None:
+    there = Parameters(step.network.layout, step.before.flat * np.float32(1.01))
+    found = witnessed_evidence(step.network, step.before, step.x, step.targets).moved(there)
+    exact = witnessed_evidence(step.network, there, step.x, step.targets)
+    assert found is not None
+    last = step.network.layout.offsets["trunk.1.weight"]
+    for begin in (0, last):  # the whole trunk, and its last layer, which is computed by itself
+        some = np.unique(np.random.default_rng(1).integers(begin, step.trunk_size, size=500))
+        gradient, spread = found.at(loss, some)
+        assert (np.abs(gradient - exact.gradients[loss].flat[some]) <= spread).all()
+        assert not (np.abs(gradient - exact.gradients[loss].flat[some - 1]) <= spread).all()
 
 
 def test_the_norm_of_a_spread_is_bounded_without_forming_it(step: Step) -> None:

@@ -78,6 +78,10 @@ class Quick(Protocol):
         """The engine's gradient of a loss at other parameters, in the working precision."""
         ...
 
+    def looked_elsewhere(self, loss: str, at: Parameters, some: npt.NDArray[np.intp]) -> Vector:
+        """The same at a few elements."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
@@ -131,6 +135,7 @@ class _Moved:
     def __init__(self, start: Quick, at: Parameters) -> None:
         self.start, self.place = start, at
         self._found: dict[str, Parameters] = {}
+        self._looked: dict[str, tuple[npt.NDArray[np.intp], Vector]] = {}
 
     def gradient(self, loss: str) -> Parameters:
         if loss not in self._found:
@@ -138,13 +143,18 @@ class _Moved:
         return self._found[loss]
 
     def looked(self, loss: str, some: npt.NDArray[np.intp]) -> tuple[Vector, Vector]:
-        return np.asarray(self.gradient(loss).flat[some], np.float64), self.start.looked(loss, some)[1]
+        if loss not in self._looked or self._looked[loss][0] is not some:
+            self._looked[loss] = some, self.start.looked_elsewhere(loss, self.place, some)
+        return self._looked[loss][1], self.start.looked(loss, some)[1]
 
     def norm(self, loss: str, tensor: str) -> float:
         return self.start.norm(loss, tensor)
 
     def elsewhere(self, loss: str, at: Parameters) -> Parameters:
         return self.start.elsewhere(loss, at)
+
+    def looked_elsewhere(self, loss: str, at: Parameters, some: npt.NDArray[np.intp]) -> Vector:
+        return self.start.looked_elsewhere(loss, at, some)
 
 
 def gather_evidence(

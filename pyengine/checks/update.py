@@ -51,7 +51,7 @@ import numpy.typing as npt
 from ..optimizers import SGD
 from ..progress import say
 from ..witnesses import Step
-from .evidence import Evidence, Some, gather_evidence
+from .evidence import BLOCK, Evidence, Some, gather_evidence
 from .hypotheses import (
     ADDED,
     EARLY,
@@ -74,11 +74,11 @@ Vector = npt.NDArray[np.float64]
 OTHER = "one step on another gradient"
 NONE = "none of these"
 
-BLOCK = 1 << 13
-"""Elements that are taken at a time: what is computed for them on the way stays in a core's own cache."""
+LOOK = 512
+"""How many elements a hypothesis is asked for first,"""
 
-LOOK = 1024
-"""How many elements a hypothesis is asked for first, where there are many."""
+MANY = 16 * LOOK
+"""where there are more than these."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def check_update(step: Step, evidence: Evidence, gather: Gather = gather_evidenc
     ``gather`` makes the evidence at other parameters and for other batches, as ``evidence`` was made.
     """
     replayer = Replayer(step, evidence, gather)
-    replays, parts, look = hypotheses(replayer), _parts(step.trunk_size), _look(step.trunk_size)
+    replays, parts, look = hypotheses(replayer), _parts(step.trunk_size), _look(step)
     summed, applied = replays[0], _applied(step)
     assert summed.taken is not None
     seen = OneStep(Replayer(step), "the gradient that was applied", applied)
@@ -245,9 +245,14 @@ def _rests(step: Step, replay: Replay, parts: Sequence[Some]) -> bool:
     return True
 
 
-def _look(size: int) -> Some | None:
-    """The elements that are asked first, the same for all hypotheses; None where there are few."""
-    return None if size <= BLOCK else np.unique(np.random.default_rng(0).integers(size, size=LOOK))
+def _look(step: Step) -> Some | None:
+    """The elements that are asked first, the same for all hypotheses; None where there are few. They are those of the
+    last shared layer where it has enough: what steps in turn need of them takes the least time."""
+    size, last = step.trunk_size, step.network.trunk_layers[-1].name
+    if size <= MANY:
+        return None
+    begin = step.network.layout.offsets[f"{last}.weight"]
+    return np.unique(np.random.default_rng(0).integers(begin if size - begin >= LOOK else 0, size, size=LOOK))
 
 
 def _looked_at(step: Step, replay: Replay, look: Some | None, parts: Sequence[Some]) -> Hypothesis:

@@ -104,11 +104,27 @@ class _Made:
 
     def elsewhere(self, name: str, at: Parameters) -> Parameters:
         """The gradient of one loss at other parameters, by the engine in the working precision."""
-        head, net = self.net.heads[name], self.net
-        alone = Network(net.n_in, net.trunk, {name: Head(head.layers, head.loss)})
-        own = alone.parameters({tensor: at[tensor] for tensor in alone.layout.names})
-        given = self.batch.heads[name]
-        return alone.summed_gradient(own, self.batch.x, {name: given.target}, given.weights)
+        return self._from(0, self.batch.x, name, at)
+
+    def looked_elsewhere(self, name: str, at: Parameters, some: npt.NDArray[np.intp]) -> F64:
+        """The same at a few elements of the trunk: those of its last layer need no gradient of the layers before."""
+        net, last = self.net, len(self.net.trunk) - 1
+        begin = net.layout.offsets[f"{net.trunk_layers[last].name}.weight"]
+        if last and (some >= begin).all():
+            before = Network(net.n_in, [], {"h": Head(net.trunk[:last], "mse")})
+            h = before.forward(Parameters(before.layout, at.flat[:begin]), self.batch.x)["h"]
+            if np.isfinite(h).all():
+                return np.asarray(self._from(last, h, name, at).flat[some - begin], np.float64)
+        return np.asarray(self.elsewhere(name, at).flat[some], np.float64)
+
+    def _from(self, first: int, x: Array, name: str, at: Parameters) -> Parameters:
+        """The gradient of one loss for the shared layers from ``first`` on, whose input is ``x``, and for its head."""
+        net, head, given = self.net, self.net.heads[name], self.batch.heads[name]
+        begin = net.layout.offsets[f"{net.trunk_layers[first].name}.weight"]
+        alone = Network(x.shape[1], net.trunk[first:], {name: Head(head.layers, head.loss)})
+        names = [tensor for tensor in net.loss_layouts[name].names if net.layout.offsets[tensor] >= begin]
+        own = dict(zip(alone.layout.names, map(at.__getitem__, names), strict=True))
+        return alone.summed_gradient(alone.parameters(own), x, {name: given.target}, given.weights)
 
     def _back(self, name: str) -> Backward:
         with np.errstate(**QUIET):
