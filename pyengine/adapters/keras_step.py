@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .. import spare
 from ..arrays import put
 from ..optimizers import Rule, State
 from ..parameters import Array, Parameters, empty
@@ -165,7 +166,7 @@ class _Own:
 
     def _scaled(self, gradient: Vector, dtype: np.dtype[Any]) -> Array:
         """As the optimizer takes it: in its own order, times the loss scale, rounded once."""
-        found = np.empty(gradient.shape, dtype)
+        found = spare.empty(gradient.shape, dtype)
         put(found, gradient if self.factor == 1.0 else gradient * self.factor)
         return found
 
@@ -181,13 +182,17 @@ def restored(keras: Any, model: Any) -> Iterator[dict[int, Any]]:
     tensors of the backend."""
     held = {id(v): v for v in (*model.variables, *model.metrics_variables, *model.optimizer.variables)}
     values = {key: snapshot(keras, variable) for key, variable in held.items()}
-    torch = keras.backend.backend() == "torch"
+    backend = keras.backend.backend()
+    torch = backend == "torch"
     gradients = [(v.value, v.value.grad) for v in model.trainable_variables] if torch else []
     try:
         yield values
     finally:
         for key, variable in held.items():
-            variable.assign(values[key])
+            if backend == "tensorflow":  # without Keras' checks of what was its own, and without reading it once more
+                variable.value.assign(values[key], read_value=False)
+            else:
+                variable.assign(values[key])
         for metric in model.metrics:
             for variable in metric.variables:
                 if id(variable) not in held:
@@ -303,7 +308,8 @@ def _own_train_step(model: Any) -> Any:
 
 
 def _joined(layout: Any, arrays: Mapping[str, Array]) -> Parameters:
-    found = Parameters(layout, np.zeros(layout.size))
+    found = empty(layout, np.dtype(np.float64))
+    found.flat[...] = 0.0
     for name, array in arrays.items():
         put(found[name], array)
     return found

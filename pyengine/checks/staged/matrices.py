@@ -40,6 +40,7 @@ class Matrix:
     def __init__(self, given: Array) -> None:
         self.given = given
         self._squares: dict[tuple[int, int], Array] = {}
+        self._sums: dict[int, float] = {}
 
     @cached_property
     def exponent(self) -> int:
@@ -73,6 +74,12 @@ class Matrix:
             scaled *= scaled
             self._squares[stride, axis] = scaled
         return self._squares[stride, axis]
+
+    def largest_sum(self, axis: int) -> float:
+        """The largest sum of magnitudes along an axis."""
+        if axis not in self._sums:
+            self._sums[axis] = float(np.abs(self.given).sum(axis=axis, dtype=np.float64).max())
+        return self._sums[axis]
 
 
 @dataclass(frozen=True, eq=False)

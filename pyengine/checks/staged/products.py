@@ -124,8 +124,8 @@ class Linear:
         most = 2.0 * self.terms + 1.0
         if self.p.flush_to_zero:
             for product in self.products:
-                a, b = (np.abs(operand) for operand in product.operands("wide"))
-                most += float(a.sum(axis=1).max() + b.sum(axis=0).max())
+                most += product.left.largest_sum(0 if product.left_transposed else 1)
+                most += product.right.largest_sum(1 if product.right_transposed else 0)
         return float(np.ldexp(most * self.p.underflow / (1.0 if self.p.flush_to_zero else 2.0), -self.exponent))
 
     @cached_property
