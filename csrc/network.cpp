@@ -37,9 +37,9 @@ bool Network::forward(const T* params, const T* x, std::ptrdiff_t batch, const s
   std::atomic<bool> finite = true;
   for (std::ptrdiff_t begin = 0; begin < batch; begin += chunk_rows) {
     pass.set_chunk(x + begin * net_.n_in, begin, rows_from(begin, batch));
-    const int tasks[] = {begin == 0 ? static_cast<int>(plan.packing.size()) : 0, pass.row_tasks()};
+    const int tasks[] = {begin == 0 ? pass.pack_tasks() : 0, pass.row_tasks()};
     run_phases(threads_for(plan, threads), tasks, [&](std::size_t phase, int task, int thread) {
-      if (phase == 0) return pass.pack(plan.packing[static_cast<std::size_t>(task)]);
+      if (phase == 0) return pass.pack(task);
       const auto block = pass.block(task, thread);
       if (!pass.is_finite(block)) finite.store(false, std::memory_order_relaxed);
       pass.forward(block);
@@ -63,13 +63,13 @@ template <class T> void Network::gradients(const GradientCall<T>& call) {
     const int rows = rows_from(begin, call.batch);
     const bool first = begin == 0, last = begin + rows == call.batch;
     pass.set_chunk(call.x + begin * net_.n_in, begin, rows);
-    const int tasks[] = {first ? static_cast<int>(plan.packing.size()) : 0, pass.row_tasks(),
-                         static_cast<int>(plan.weights.size()), last ? gramian.tasks() : 0};
+    const int tasks[] = {first ? pass.pack_tasks() : 0, pass.row_tasks(), static_cast<int>(plan.weights.size()),
+                         last ? gramian.tasks() : 0};
     run_phases(threads_for(plan, threads), tasks, [&](std::size_t phase, int task, int thread) {
       const auto i = static_cast<std::size_t>(task);
       switch (phase) {
       case 0:
-        return pass.pack(plan.packing[i]);
+        return pass.pack(task);
       case 1: {
         const auto block = pass.block(task, thread);
         pass.forward(block);
@@ -109,11 +109,11 @@ template <class T> void Network::gramian(const GradientCall<T>& call) {
   pass.set_chunk(call.x, 0, rows);
   RowGramian<T> gramian(net_, *workspace, pass, rows);
   const Plan& plan = workspace->plan;
-  const int tasks[] = {static_cast<int>(plan.packing.size()), pass.row_tasks(), gramian.pack_tasks(), gramian.tasks()};
+  const int tasks[] = {pass.pack_tasks(), pass.row_tasks(), gramian.pack_tasks(), gramian.tasks()};
   run_phases(threads_for(plan, threads), tasks, [&](std::size_t phase, int task, int thread) {
     switch (phase) {
     case 0:
-      return pass.pack(plan.packing[static_cast<std::size_t>(task)]);
+      return pass.pack(task);
     case 1: {
       const auto block = pass.block(task, thread);
       pass.forward(block);

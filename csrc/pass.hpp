@@ -16,7 +16,9 @@ template <class T> class Pass {
   /// `outputs`, one (batch, n_out) a head, only where nothing else is wanted.
   Pass(const Net& net, Workspace<T>& workspace, const T* params, const std::vector<T*>* outputs = nullptr)
       : net_(net), w_(workspace), plan_(workspace.plan), kernels_(*workspace.kernels), params_(params),
-        outputs_(outputs) {}
+        outputs_(outputs) {
+    std::fill(w_.packed.begin(), w_.packed.end(), false);
+  }
 
   void set_chunk(const T* x, std::ptrdiff_t begin, int rows) {
     x_ = x;
@@ -26,15 +28,18 @@ template <class T> class Pass {
 
   int row_tasks() const { return (rows_ + plan_.row_block - 1) / plan_.row_block; }
 
-  void pack(const PackTask& task) const {
+  /// For all threads together; none where each packs alone.
+  int pack_tasks() const { return plan_.packs_alone ? 0 : static_cast<int>(plan_.packing.size()); }
+  void pack(int task) const { pack(plan_.packing[static_cast<std::size_t>(task)], w_.numbers); }
+
+  void pack(const PackTask& task, T* to) const {
     const LayerPlan& p = plan_.layers[static_cast<std::size_t>(task.layer)];
     const Layer& layer = *p.layer;
     const T* weight = params_ + layer.weight;
     if (task.forward)
-      kernels_.pack({layer.n_in, layer.n_out, weight, true, w_.at(p.forward_weights)}, task.piece_begin,
-                    task.piece_end);
+      kernels_.pack({layer.n_in, layer.n_out, weight, true, to + p.forward_weights}, task.piece_begin, task.piece_end);
     else
-      kernels_.pack({layer.n_out, layer.n_in, weight, false, w_.at(p.backward_weights)}, task.piece_begin,
+      kernels_.pack({layer.n_out, layer.n_in, weight, false, to + p.backward_weights}, task.piece_begin,
                     task.piece_end);
   }
 
@@ -47,6 +52,10 @@ template <class T> class Pass {
   };
 
   Block block(int task, int thread) const {
+    if (plan_.packs_alone && !w_.packed[static_cast<std::size_t>(thread)]) {
+      for (const PackTask& pack_task : plan_.packing) pack(pack_task, w_.own(thread));
+      w_.packed[static_cast<std::size_t>(thread)] = true;
+    }
     const int begin = task * plan_.row_block;
     return {task, begin, std::min(plan_.row_block, rows_ - begin), w_.own(thread), w_.scratch(thread)};
   }
@@ -55,6 +64,10 @@ template <class T> class Pass {
   T* rows_of(const Buffer& buffer, const LayerPlan& p, const Block& b) const {
     const std::ptrdiff_t row = p.across ? 1 : p.layer->n_out;
     return buffer.kept ? w_.at(buffer.at) + b.begin * row : b.own + buffer.at;
+  }
+
+  const T* packed(std::size_t weights, const Block& b) const {
+    return (plan_.packs_alone ? b.own : w_.numbers) + weights;
   }
 
   /// Along a row of a layer's z, h and delta.
@@ -80,7 +93,7 @@ template <class T> class Pass {
                              layer.n_in,
                              layer.n_out,
                              {input, layer.n_in, b.rows, 0},
-                             narrow ? params_ + layer.weight : w_.at(p.forward_weights),
+                             narrow ? params_ + layer.weight : packed(p.forward_weights, b),
                              {z, p.across ? 1 : layer.n_out, b.rows, 0},
                              layer.has_bias ? params_ + layer.bias : nullptr,
                              false,
@@ -131,17 +144,17 @@ template <class T> class Pass {
                       const Block& b) const {
     const Layer& layer = *p.layer;
     T* to = rows_of(below.delta, below, b) + stream * stream_stride(below);
-    const bool packed = p.backward_weights != absent;
+    const bool as_it_lies = p.backward_weights == absent;
     kernels_.product({b.rows * p.streams,
                       layer.n_out,
                       layer.n_in,
                       {rows_of(p.delta, p, b), p.across ? 1 : layer.n_out, b.rows, stream_stride(p)},
-                      packed ? w_.at(p.backward_weights) : params_ + layer.weight,
+                      as_it_lies ? params_ + layer.weight : packed(p.backward_weights, b),
                       {to, layer.n_in, b.rows, stream_stride(below)},
                       nullptr,
                       accumulate,
                       step(p),
-                      packed ? 0 : layer.n_in,
+                      as_it_lies ? layer.n_in : 0,
                       1,
                       false,
                       completes && rectifies(below) ? rows_of(below.h, below, b) : nullptr},
@@ -311,7 +324,5 @@ template <class T> class Pass {
   std::ptrdiff_t begin_ = 0;
   int rows_ = 0;
 };
-
-inline int threads_for(const Plan& plan, int threads) { return plan.flops < worth_a_thread ? 1 : threads; }
 
 } // namespace pyengine

@@ -51,11 +51,28 @@ int trunk_streams(const Net& net, Wanted wanted) {
 
 bool has_weight_gradients(Wanted wanted) { return wanted == Wanted::per_loss || wanted == Wanted::summed; }
 
+/// Whether each of the threads packs all weights for itself. What other threads have read costs about four times as
+/// much to write again, in processors' messages, as it costs to pack: so few threads are faster alone, as long as all
+/// of it stays in the second-level cache.
+template <class T> bool packs_alone(const Plan& plan, const Net& net, const KernelTable<T>& kernels, int threads) {
+  constexpr std::size_t most = std::size_t(1) << 19;
+  std::size_t numbers = 0;
+  each_layer(net, [&](const Layer& layer, int, bool) {
+    numbers += kernels.packed_size(layer.n_in, layer.n_out);
+    if (plan.wanted != Wanted::outputs) numbers += kernels.packed_size(layer.n_out, layer.n_in);
+  });
+  const int used = threads_for(plan, threads);
+  return used > 1 && used <= 4 && numbers * sizeof(T) <= most;
+}
+
 template <class T> void place_buffers(Plan& plan, const Net& net, const KernelTable<T>& kernels) {
   Shelf shelf, own;
   const auto place = [&](bool kept, int n_out, int streams) -> Buffer {
     const int rows = kept ? plan.rows : plan.row_block;
     return {(kept ? shelf : own).place(to_size(rows) * to_size(n_out) * to_size(streams)), kept};
+  };
+  const auto place_weights = [&](int k, int n) {
+    return (plan.packs_alone ? own : shelf).place(kernels.packed_size(k, n));
   };
   const bool reads_factors = has_weight_gradients(plan.wanted), every_row = plan.wanted == Wanted::rows;
   const auto place_panels = [&](std::size_t size) { return reads_factors && size > 0 ? shelf.place(size) : absent; };
@@ -67,10 +84,10 @@ template <class T> void place_buffers(Plan& plan, const Net& net, const KernelTa
     p.layer = &layer;
     p.head = head;
     p.streams = head < 0 ? plan.streams : 1;
-    p.forward_weights = n_out > kernels.narrow ? shelf.place(kernels.packed_size(layer.n_in, n_out)) : absent;
+    p.forward_weights = n_out > kernels.narrow ? place_weights(layer.n_in, n_out) : absent;
     const bool backward = plan.wanted != Wanted::outputs;
     p.backward_weights = backward && !reads_input && !kernels.reads_as_it_lies(n_out, layer.n_in)
-                             ? shelf.place(kernels.packed_size(n_out, layer.n_in))
+                             ? place_weights(n_out, layer.n_in)
                              : absent;
 
     const bool feeds_a_layer = head < 0 || &layer != &net.heads[to_size(head)].layers.back();
@@ -154,12 +171,13 @@ double flops_of_a_row(const Net& net, Wanted wanted) {
   return flops;
 }
 
-template <class T> Plan make_plan(const Net& net, const KernelTable<T>& kernels, int rows, Wanted wanted) {
+template <class T> Plan make_plan(const Net& net, const KernelTable<T>& kernels, int rows, Wanted wanted, int threads) {
   Plan plan;
   plan.wanted = wanted;
   plan.rows = rows;
   plan.streams = trunk_streams(net, wanted);
   plan.flops = rows * flops_of_a_row(net, wanted);
+  plan.packs_alone = packs_alone(plan, net, kernels, threads);
   plan.row_block = block_of(rows, kernels.row_tile, plan.flops);
   place_buffers(plan, net, kernels);
   cut_packing(plan, kernels);
@@ -167,7 +185,7 @@ template <class T> Plan make_plan(const Net& net, const KernelTable<T>& kernels,
   return plan;
 }
 
-template Plan make_plan(const Net&, const KernelTable<float>&, int, Wanted);
-template Plan make_plan(const Net&, const KernelTable<double>&, int, Wanted);
+template Plan make_plan(const Net&, const KernelTable<float>&, int, Wanted, int);
+template Plan make_plan(const Net&, const KernelTable<double>&, int, Wanted, int);
 
 } // namespace pyengine

@@ -62,6 +62,7 @@ struct Plan {
   std::vector<LayerPlan> layers; // the trunk's, then each head's
   std::vector<int> head_first;   // index of each head's first layer; the trunk's end is head_first[0]
   std::vector<PackTask> packing;
+  bool packs_alone = false; // every thread packs all weights, into its own memory
   std::vector<WeightTask> weights;
 
   std::size_t x_panels = absent; // the input, as h_panels
@@ -87,9 +88,14 @@ double flops_of_a_row(const Net& net, Wanted wanted);
 /// Below so many, waking a second thread costs more than it brings.
 inline constexpr double worth_a_thread = 5e5;
 
-template <class T> Plan make_plan(const Net& net, const KernelTable<T>& kernels, int rows, Wanted wanted);
+/// For calls on at most so many threads.
+template <class T>
+Plan make_plan(const Net& net, const KernelTable<T>& kernels, int rows, Wanted wanted, int threads = 1);
 
-extern template Plan make_plan(const Net&, const KernelTable<float>&, int, Wanted);
-extern template Plan make_plan(const Net&, const KernelTable<double>&, int, Wanted);
+extern template Plan make_plan(const Net&, const KernelTable<float>&, int, Wanted, int);
+extern template Plan make_plan(const Net&, const KernelTable<double>&, int, Wanted, int);
+
+/// How many of these threads a pass uses.
+inline int threads_for(const Plan& plan, int threads) { return plan.flops < worth_a_thread ? 1 : threads; }
 
 } // namespace pyengine

@@ -17,14 +17,16 @@ template <class T> struct Workspace {
   Plan plan;
   int threads;
 
-  T* numbers;                       // plan.workspace of them
-  std::vector<double> coefficients; // (heads, rows)
-  std::vector<double> row_losses;   // (heads, rows)
-  std::vector<double> weights;      // (heads)
+  T* numbers;                        // plan.workspace of them
+  std::vector<double> coefficients;  // (heads, rows)
+  std::vector<double> row_losses;    // (heads, rows)
+  std::vector<double> weights;       // (heads)
+  std::vector<unsigned char> packed; // (threads): whether one that packs alone has, in this call
 
   Workspace(const Net& net, const KernelTable<T>& table, int rows, Wanted wanted, int thread_count)
-      : kernels(&table), plan(make_plan(net, table, rows, wanted)), threads(thread_count),
-        coefficients(net.heads.size() * static_cast<std::size_t>(rows)), row_losses(coefficients.size()) {
+      : kernels(&table), plan(make_plan(net, table, rows, wanted, thread_count)), threads(thread_count),
+        coefficients(net.heads.size() * static_cast<std::size_t>(rows)), row_losses(coefficients.size()),
+        packed(static_cast<std::size_t>(thread_count)) {
     for (const Head& head : net.heads) weights.push_back(head.weight);
     const std::size_t count = plan.workspace + plan.own * static_cast<std::size_t>(thread_count);
     memory_.reset(static_cast<T*>(::operator new((count + line) * sizeof(T), std::align_val_t{64})));

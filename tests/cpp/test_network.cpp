@@ -139,6 +139,22 @@ TEST_CASE_TEMPLATE("ReLU everywhere and few outputs: the textbook loops' gradien
   choose_isa(available_isas().front());
 }
 
+TEST_CASE("few threads pack small weights each for itself; many threads, large weights and short calls do not") {
+  const auto alone = [](int n_out, int rows, int threads) {
+    Net net;
+    net.n_in = 256;
+    net.heads = {Head{{dense(256, n_out, Activation::linear)}, Loss::mse, Reduction::mean, 0, 0, 1.0}};
+    net.lay_out();
+    return make_plan(net, kernels().f32, rows, Wanted::outputs, threads).packs_alone;
+  };
+  CHECK(alone(256, 256, 2));
+  CHECK(alone(256, 256, 4));
+  CHECK_FALSE(alone(256, 256, 5));
+  CHECK_FALSE(alone(1024, 256, 2));
+  CHECK_FALSE(alone(256, 256, 1));
+  CHECK_FALSE(alone(256, 1, 2));
+}
+
 TEST_CASE("threads that call one network at once get what one thread gets") {
   Problem<float> problem(example(Activation::relu), 200);
   const auto expected = problem.run();
