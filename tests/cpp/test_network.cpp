@@ -89,6 +89,28 @@ TEST_CASE_TEMPLATE("the number of threads changes no bit, nor does a second call
   choose_isa(available_isas().front());
 }
 
+TEST_CASE_TEMPLATE("other parameters are packed anew, by every thread for itself and by one for all", T, float, double) {
+  const int before = num_threads();
+  for (const std::string& isa : available_isas()) {
+    choose_isa(isa);
+    for (const int width : {70, 1100}) {
+      CAPTURE(isa);
+      CAPTURE(width);
+      Problem<T> problem(example(Activation::tanh, width), chunk_rows + 130);
+      set_num_threads(3);
+      problem.run();
+      std::reverse(problem.params.begin(), problem.params.end());
+      const auto again = problem.run();
+      Problem<T> fresh(example(Activation::tanh, width), chunk_rows + 130);
+      fresh.params = problem.params;
+      set_num_threads(1);
+      CHECK(fresh.run() == again);
+    }
+  }
+  choose_isa(available_isas().front());
+  set_num_threads(before);
+}
+
 TEST_CASE_TEMPLATE("ReLU everywhere and few outputs: the textbook loops' gradients to the bit", T, float, double) {
   // Small whole numbers, so that every route is exact; losses whose derivatives are whole.
   for (const int n_out : {1, 2, 3, 4, 5})
