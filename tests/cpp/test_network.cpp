@@ -89,7 +89,8 @@ TEST_CASE_TEMPLATE("the number of threads changes no bit, nor does a second call
   choose_isa(available_isas().front());
 }
 
-TEST_CASE_TEMPLATE("other parameters are packed anew, by every thread for itself and by one for all", T, float, double) {
+TEST_CASE_TEMPLATE("other parameters are packed anew, by every thread for itself and by one for all", T, float,
+                   double) {
   const int before = num_threads();
   for (const std::string& isa : available_isas()) {
     choose_isa(isa);
