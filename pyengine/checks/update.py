@@ -20,10 +20,10 @@ step at all fits beside the sum, and the verdict is *cannot tell*: what moved th
 sum was seen to be applied and the optimizer itself does not move, as at a rate of 0, is that all there is to see.
 
 A hypothesis fits if its misfit is at most 1. One that misses at one element does not fit, whatever the others say:
-where there are many elements, :data:`LOOK` of them, drawn at random, are asked first, and a hypothesis that is refuted
-there is asked no further; its misfit and its counts are those of what was looked at. What may fit is always asked at
-every element, and so is every hypothesis where none fits. Where one fits, the step on the gradient that was seen to be
-applied, which is no hypothesis, is replayed at those elements alone.
+where there are many elements, :data:`LOOK` of them, drawn at random from the last shared layer, are asked first, and a
+hypothesis that is refuted there is asked no further; its misfit and its counts are those of what was looked at. What may
+fit is always asked at every element, and so is every hypothesis where none fits. Where one fits, the step on the
+gradient that was seen to be applied, which is no hypothesis, is replayed at those elements alone.
 
 Two that fit *coincide* for this optimizer and batch: as plain SGD cannot tell one optimizer from several, nor Adam's
 first step a gradient from its double. Where the gradient that was applied was seen, it decides between them. Where none
