@@ -21,7 +21,7 @@ sum was seen to be applied and the optimizer itself does not move, as at a rate 
 
 A hypothesis fits if its misfit is at most 1. One that misses at one element does not fit, whatever the others say:
 where there are many elements, :data:`LOOK` of them, drawn at random from the last shared layer, are asked first, and a
-hypothesis that is refuted there is asked no further; its misfit and its counts are those of what was looked at. What may
+hypothesis refuted there is asked no further; its misfit and its counts are those of what was looked at. What may
 fit is always asked at every element, and so is every hypothesis where none fits. Where one fits, the step on the
 gradient that was seen to be applied, which is no hypothesis, is replayed at those elements alone.
 
