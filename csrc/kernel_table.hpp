@@ -20,7 +20,8 @@ template <class T> struct Rows {
   T* row(int r) const { return base + (r / per_segment) * segment_stride + (r % per_segment) * stride; }
 };
 
-/// C (rows, n) = A (rows, k)·B (k, n) [+ bias (n)], or C += A·B; then [relu(C)], or [C·relu'(gate)].
+/// C (rows, n) = A (rows, k)·B (k, n) [+ bias (n)], or C += A·B; then [relu(C)], or [C·relu'(gate)]; then what `also`
+/// does to the same C.
 template <class T> struct Product {
   int rows, k, n;
   Rows<const T> a;
@@ -32,7 +33,8 @@ template <class T> struct Product {
   std::ptrdiff_t b_row = 0;  // where B lies as it is: from one row to the next
   std::ptrdiff_t c_step = 1; // along a row of C, which only a narrow product heeds
   bool rectify = false;
-  const T* gate = nullptr; // with the rows of a segment of C; may be null. A narrow product heeds neither of the two.
+  const T* gate = nullptr;       // with the rows of a segment of C; may be null
+  const Product* also = nullptr; // a product that accumulates. A narrow product heeds none of these three.
 };
 
 /// A right operand B (k, n) to be packed from a weight matrix: B = Wᵀ with W (n, k), or B = W with W (k, n).
@@ -83,7 +85,7 @@ template <class T> struct BiasTile {
   T* const* grad;       // per stream, a flat gradient in which
   std::size_t offset;   // this layer's bias (n_out) begins
   T* summed;            // (n_out), may be null
-  const double* weight; // per stream
+  const double* weight; // per stream; may be null where summed is
   bool first_chunk, last_chunk;
   std::ptrdiff_t across = 0; // as in a WeightTile
 };
@@ -142,7 +144,7 @@ template <class T> struct KernelTable {
   const char* isa;
   int row_tile;       // rows of a register tile; row blocks are cut to multiples of it
   int m_tile, n_tile; // how large a tile of weight gradients is worth a task
-  int narrow;         // up to so many columns narrow_product is the faster one
+  int lanes;          // numbers that a vector holds; 0 where there is no narrow_product
 
   /// Whether the product reads a right operand (k, n) that lies as it is at least as fast as a packed one.
   bool (*reads_as_it_lies)(int k, int n);
@@ -152,7 +154,7 @@ template <class T> struct KernelTable {
   int (*pieces)(int k, int n);
   void (*pack)(const Packing<T>&, int piece_begin, int piece_end);
   void (*product)(const Product<T>&, T* scratch);
-  /// C = A·Bᵀ [+ bias] with few columns: B (n, k) as it lies. Null where `narrow` is 0: then nothing lies across.
+  /// C = A·Bᵀ [+ bias] with few columns: B (n, k) as it lies. Where it is null nothing lies across.
   void (*narrow_product)(const Product<T>&);
   /// Numbers in the panels of the right factor x or of a left one, delta; 0 where it is read as it lies.
   std::size_t (*x_panels_size)(int rows, int n), (*delta_panels_size)(int rows, int n);

@@ -36,7 +36,7 @@ template <class T> void pack(const Packing<T>& p, int begin, int end) {
     for (std::ptrdiff_t j = begin; j < end; ++j) p.packed[i * p.n + j] = p.w[i * row + j * column];
 }
 
-template <class T> void product(const Product<T>& p, T*) {
+template <class T> void product(const Product<T>& p, T* scratch) {
   for (int i = 0; i < p.rows; ++i) {
     const T* a = p.a.row(i);
     T* c = p.c.row(i);
@@ -50,6 +50,7 @@ template <class T> void product(const Product<T>& p, T*) {
       c[j] = sum;
     }
   }
+  if (p.also) product(*p.also, scratch);
 }
 
 std::size_t no_panels(int, int) { return 0; }
@@ -80,7 +81,7 @@ template <class T> void bias_gradient(const BiasTile<T>& b) {
       T sum = b.first_chunk ? T(0) : db[n];
       for (std::ptrdiff_t r = 0; r < b.rows; ++r) sum += b.delta[s * b.stream_stride + r * b.n_out + n];
       db[n] = sum;
-      total += static_cast<T>(b.weight[s]) * sum;
+      if (b.summed) total += static_cast<T>(b.weight[s]) * sum;
     }
     if (b.summed && b.last_chunk) b.summed[n] = total;
   }
@@ -110,7 +111,7 @@ template <class T> constexpr KernelTable<T> table() {
       .row_tile = 1,
       .m_tile = 64,
       .n_tile = 64,
-      .narrow = 0,
+      .lanes = 0,
       .reads_as_it_lies = never,
       .packed_size = packed_size,
       .scratch_size = scratch_size,

@@ -121,44 +121,64 @@ template <class T> class Pass {
         kernels_.activation_backward(p.layer->activation, p.layer->slope, count, rows_of(p.z, p, b) + at,
                                      rows_of(p.h, p, b) + at, p.streams, rows_of(p.delta, p, b) + at, stream_stride(p));
       });
-    if (p.delta_panels != absent) pack_delta(p, b);
+    keep_delta(p, b);
   }
 
-  /// All that the gradients of weight and bias need of a delta that is not kept.
-  void pack_delta(const LayerPlan& p, const Block& b) const {
+  /// What the gradients of weight and bias need of a delta beside its rows, while it is in the nearest cache.
+  void keep_delta(const LayerPlan& p, const Block& b) const {
     const int n_out = p.layer->n_out;
     const std::size_t set = kernels_.delta_panels_size(plan_.rows, n_out);
     for (int s = 0; s < p.streams; ++s) {
       const T* delta = rows_of(p.delta, p, b) + s * stream_stride(p);
-      kernels_.pack_delta(
-          {b.begin, b.rows, n_out, delta, w_.at(p.delta_panels) + static_cast<std::size_t>(s) * set, plan_.rows});
-      if (p.bias_sums == absent) continue;
-      T* sums = w_.at(p.bias_sums) + static_cast<std::ptrdiff_t>(s * plan_.blocks() + b.index) * n_out;
-      kernels_.bias_gradient({b.rows, n_out, 0, n_out, 1, delta, 0, &sums, 0, nullptr, nullptr, true, false});
+      if (p.delta_panels != absent)
+        kernels_.pack_delta(
+            {b.begin, b.rows, n_out, delta, w_.at(p.delta_panels) + static_cast<std::size_t>(s) * set, plan_.rows});
+      if (p.bias_sums != absent) {
+        T* sums = w_.at(p.bias_sums) + static_cast<std::ptrdiff_t>(s * plan_.blocks() + b.index) * n_out;
+        kernels_.bias_gradient({b.rows, n_out, 0, n_out, 1, delta, 0, &sums, 0, nullptr, nullptr, true, false});
+      }
     }
   }
 
   /// From a layer's delta to ∂L/∂h of the layer below, `stream` being the first stream written there. The last product
   /// into it `completes` it.
-  void backward_layer(const LayerPlan& p, const LayerPlan& below, int stream, bool accumulate, bool completes,
-                      const Block& b) const {
+  Product<T> to_layer_below(const LayerPlan& p, const LayerPlan& below, int stream, bool accumulate, bool completes,
+                            const Block& b) const {
     const Layer& layer = *p.layer;
     T* to = rows_of(below.delta, below, b) + stream * stream_stride(below);
     const bool as_it_lies = p.backward_weights == absent;
-    kernels_.product({b.rows * p.streams,
-                      layer.n_out,
-                      layer.n_in,
-                      {rows_of(p.delta, p, b), p.across ? 1 : layer.n_out, b.rows, stream_stride(p)},
-                      as_it_lies ? params_ + layer.weight : packed(p.backward_weights, b),
-                      {to, layer.n_in, b.rows, stream_stride(below)},
-                      nullptr,
-                      accumulate,
-                      step(p),
-                      as_it_lies ? layer.n_in : 0,
-                      1,
-                      false,
-                      completes && rectifies(below) ? rows_of(below.h, below, b) : nullptr},
-                     b.scratch);
+    return {b.rows * p.streams,
+            layer.n_out,
+            layer.n_in,
+            {rows_of(p.delta, p, b), p.across ? 1 : layer.n_out, b.rows, stream_stride(p)},
+            as_it_lies ? params_ + layer.weight : packed(p.backward_weights, b),
+            {to, layer.n_in, b.rows, stream_stride(below)},
+            nullptr,
+            accumulate,
+            step(p),
+            as_it_lies ? layer.n_in : 0,
+            1,
+            false,
+            completes && rectifies(below) ? rows_of(below.h, below, b) : nullptr};
+  }
+
+  void backward_layer(const LayerPlan& p, const LayerPlan& below, int stream, const Block& b) const {
+    kernels_.product(to_layer_below(p, below, stream, false, true, b), b.scratch);
+  }
+
+  /// The same for the first layers of all heads, whose one stream is the sum: some heads at a time.
+  void backward_heads(const LayerPlan& below, const Block& b) const {
+    constexpr std::size_t at_once = 8;
+    const std::size_t heads = net_.heads.size();
+    Product<T> products[at_once];
+    for (std::size_t begin = 0; begin < heads; begin += at_once) {
+      const std::size_t end = std::min(begin + at_once, heads);
+      for (std::size_t k = begin; k < end; ++k) {
+        products[k - begin] = to_layer_below(at(plan_.head_first[k]), below, 0, k > 0, k + 1 == heads, b);
+        if (k > begin) products[k - begin - 1].also = &products[k - begin];
+      }
+      kernels_.product(products[0], b.scratch);
+    }
   }
 
   /// Whether the block's part of x is.
@@ -194,16 +214,16 @@ template <class T> class Pass {
       loss(call.targets[k], k, at(i), one_stream ? net_.heads[k].weight : 1.0, b);
       backward_activation(at(i), false, b);
       for (; i > first; --i) {
-        backward_layer(at(i), at(i - 1), 0, false, true, b);
+        backward_layer(at(i), at(i - 1), 0, b);
         backward_activation(at(i - 1), true, b);
       }
-      if (plan_.trunk_end() > 0)
-        backward_layer(at(first), at(plan_.trunk_end() - 1), one_stream ? 0 : static_cast<int>(k), one_stream && k > 0,
-                       !one_stream || k + 1 == net_.heads.size(), b);
+      if (plan_.trunk_end() > 0 && !one_stream)
+        backward_layer(at(first), at(plan_.trunk_end() - 1), static_cast<int>(k), b);
     }
+    if (plan_.trunk_end() > 0 && one_stream) backward_heads(at(plan_.trunk_end() - 1), b);
     for (int i = plan_.trunk_end() - 1; i >= 0; --i) {
       backward_activation(at(i), true, b);
-      if (i > 0) backward_layer(at(i), at(i - 1), 0, false, true, b);
+      if (i > 0) backward_layer(at(i), at(i - 1), 0, b);
     }
   }
 

@@ -65,6 +65,13 @@ template <class T> bool packs_alone(const Plan& plan, const Net& net, const Kern
   return used > 1 && used <= 4 && numbers * sizeof(T) <= most;
 }
 
+/// Whether narrow_product is the faster one for a layer: with few outputs for the lanes that it fills. A softmax takes
+/// so much less time across that its outputs may be more; few rows leave lanes idle.
+template <class T> bool is_narrow(const KernelTable<T>& kernels, const Layer& layer, int rows, bool feeds_softmax) {
+  const int quarters = rows < kernels.lanes ? 1 : feeds_softmax ? 3 : 2;
+  return 4 * layer.n_out <= quarters * kernels.lanes;
+}
+
 template <class T> void place_buffers(Plan& plan, const Net& net, const KernelTable<T>& kernels) {
   Shelf shelf, own;
   const auto place = [&](bool kept, int n_out, int streams) -> Buffer {
@@ -84,14 +91,16 @@ template <class T> void place_buffers(Plan& plan, const Net& net, const KernelTa
     p.layer = &layer;
     p.head = head;
     p.streams = head < 0 ? plan.streams : 1;
-    p.forward_weights = n_out > kernels.narrow ? place_weights(layer.n_in, n_out) : absent;
+    const bool feeds_a_layer = head < 0 || &layer != &net.heads[to_size(head)].layers.back();
+    const bool feeds_softmax = !feeds_a_layer && net.heads[to_size(head)].loss == Loss::softmax_cross_entropy;
+    const bool narrow = is_narrow(kernels, layer, plan.rows, feeds_softmax);
+    p.forward_weights = narrow ? absent : place_weights(layer.n_in, n_out);
     const bool backward = plan.wanted != Wanted::outputs;
     p.backward_weights = backward && !reads_input && !kernels.reads_as_it_lies(n_out, layer.n_in)
                              ? place_weights(n_out, layer.n_in)
                              : absent;
 
-    const bool feeds_a_layer = head < 0 || &layer != &net.heads[to_size(head)].layers.back();
-    p.across = p.forward_weights == absent && backward && !feeds_a_layer;
+    p.across = narrow && backward && !feeds_a_layer;
     p.h_panels = feeds_a_layer ? place_panels(kernels.x_panels_size(plan.rows, n_out)) : absent;
     if (backward || feeds_a_layer)
       p.h = place(every_row || p.across || (reads_factors && feeds_a_layer && p.h_panels == absent), n_out, 1);
@@ -99,7 +108,9 @@ template <class T> void place_buffers(Plan& plan, const Net& net, const KernelTa
 
     p.delta_panels = place_panels(to_size(p.streams) * kernels.delta_panels_size(plan.rows, n_out));
     if (backward) p.delta = place(every_row || p.delta_panels == absent, n_out, p.streams);
-    p.bias_sums = layer.has_bias && p.delta_panels != absent
+    // While delta is in the nearest cache; where it is small all of it is read again as soon.
+    const bool sums_blocks = p.delta_panels != absent || (!p.across && plan.blocks() > 1);
+    p.bias_sums = layer.has_bias && reads_factors && sums_blocks
                       ? shelf.place(to_size(p.streams) * to_size(plan.blocks()) * to_size(n_out))
                       : absent;
     if (head == static_cast<int>(plan.head_first.size()))
@@ -133,14 +144,14 @@ template <class T> void cut_weight_gradients(Plan& plan, const KernelTable<T>& k
   double flops = 0;
   for (const LayerPlan& p : plan.layers)
     flops += 2.0 * plan.rows * static_cast<double>(p.layer->weight_size()) * p.streams;
-  const double good_task = std::max(flops / 16, 2e5);
+  const double good_task = std::max(flops / 32, 2e5);
 
   for (int i = 0; i < static_cast<int>(plan.layers.size()); ++i) {
     const LayerPlan& p = plan.layers[to_size(i)];
     const Layer& layer = *p.layer;
     // All tasks of a layer have one height.
     const double row_flops = 2.0 * plan.rows * p.streams * std::min(kernels.n_tile, layer.n_in);
-    const double good_height = std::max(good_task / row_flops, kernels.m_tile / 2.0 / p.streams);
+    const double good_height = std::max(good_task / row_flops, kernels.m_tile / 8.0 / p.streams);
     const int m_step =
         evenly(layer.n_out, static_cast<int>(std::min(good_height + 1, 4.0 * kernels.m_tile)), kernels.row_tile);
     for (int m = 0; m < layer.n_out; m += m_step)

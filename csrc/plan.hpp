@@ -37,7 +37,7 @@ struct LayerPlan {
   Buffer delta;             // (streams, rows, n_out): ∂L/∂z
   std::size_t h_panels;     // h in panels, for the weight gradients of the layers above; absent if h is kept
   std::size_t delta_panels; // delta in panels, a set a stream; absent if delta is kept
-  std::size_t bias_sums;    // (streams, blocks, n_out): delta summed over each block; absent alike
+  std::size_t bias_sums;    // (streams, blocks, n_out): delta summed over each block; absent where delta is read again
   int streams;
 };
 

@@ -24,6 +24,7 @@ template <class V> struct Gemm : Panelled<V> {
   // ---- register tile ----------------------------------------------------------------------------------------------
 
   /// c[i][j] = Σ_k a[i·a_row + k·a_step]·b[k·b_step + j] [+ bias[j]], or c += that sum, for j < n.
+  /// The sum is one over several jobs where one is `also` to be done: all but their sums is the first one's.
   struct TileJob {
     int k;
     const T* a;
@@ -38,6 +39,7 @@ template <class V> struct Gemm : Panelled<V> {
     const T* ahead; // k·V::lanes numbers that will be read soon
     bool rectify = false;
     const T* gate = nullptr; // with the rows of c
+    const TileJob* also = nullptr;
   };
 
   /// `along_rows`: a_step is 1 and every row of A has its pointer; else a_row is 1 and the rows lie side by side.
@@ -53,22 +55,24 @@ template <class V> struct Gemm : Panelled<V> {
       for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 4
         for (int j = 0; j < vectors; ++j) __builtin_prefetch(job.c + i * job.c_row + j * V::lanes, 1);
-    const T* a = job.a;
-    const T* b = job.b;
-    const T* row[rows];
+    for (const TileJob* part = &job; part; part = part->also) {
+      const T* a = part->a;
+      const T* b = part->b;
+      const T* row[rows];
 #pragma GCC unroll 16
-    for (int i = 0; i < rows; ++i) row[i] = a + i * job.a_row;
-    const T* ahead = job.ahead;
-    for (ptrdiff_t step = 0; step < job.k; ++step, a += job.a_step, b += job.b_step, ahead += V::lanes) {
-      V right[vectors];
-      __builtin_prefetch(ahead, 0, 2);
+      for (int i = 0; i < rows; ++i) row[i] = a + i * part->a_row;
+      const T* ahead = part->ahead;
+      for (ptrdiff_t step = 0; step < part->k; ++step, a += part->a_step, b += part->b_step, ahead += V::lanes) {
+        V right[vectors];
+        __builtin_prefetch(ahead, 0, 2);
 #pragma GCC unroll 4
-      for (int j = 0; j < vectors; ++j) right[j] = V::load(b + j * V::lanes);
+        for (int j = 0; j < vectors; ++j) right[j] = V::load(b + j * V::lanes);
 #pragma GCC unroll 16
-      for (int i = 0; i < rows; ++i) {
-        const V left = V::broadcast(along_rows ? row[i][step] : a[i]);
+        for (int i = 0; i < rows; ++i) {
+          const V left = V::broadcast(along_rows ? row[i][step] : a[i]);
 #pragma GCC unroll 4
-        for (int j = 0; j < vectors; ++j) sum[i][j] = fma(left, right[j], sum[i][j]);
+          for (int j = 0; j < vectors; ++j) sum[i][j] = fma(left, right[j], sum[i][j]);
+        }
       }
     }
     if (job.n == vectors * V::lanes)
@@ -118,8 +122,14 @@ template <class V> struct Gemm : Panelled<V> {
 
   // ---- products ---------------------------------------------------------------------------------------------------
 
-  /// Forward X·Wᵀ + b and backward D·W.
+  /// Forward X·Wᵀ + b and backward Σ D·W.
   static void product(const Product<T>& p, T* scratch) {
+    if (!p.also) return one_product(p, scratch);
+    if (fit_one_tile(p)) return p.a_step == 1 ? sum_of_products<true>(p) : sum_of_products<false>(p);
+    for (const Product<T>* q = &p; q; q = q->also) one_product(*q, scratch);
+  }
+
+  static void one_product(const Product<T>& p, T* scratch) {
     for (int r = 0; r < p.rows; r += p.a.per_segment) {
       const int rows = least(p.a.per_segment, p.rows - r);
       if (p.a_step != 1)
@@ -131,43 +141,50 @@ template <class V> struct Gemm : Panelled<V> {
     }
   }
 
-  /// Few columns would leave most lanes of a tile idle. Here the lanes lie along k, and as many rows as there are lanes
-  /// are added up across them at once.
-  static void narrow_product(const Product<T>& p) {
-    for (int r = 0; r < p.rows; r += p.a.per_segment) {
-      const int rows = least(p.a.per_segment, p.rows - r);
-      for (int i = 0; i < rows; i += V::lanes)
-        narrow_rows(p, least(V::lanes, rows - i), p.a.row(r) + i * p.a.stride, p.c.row(r) + i * p.c.stride);
+  static constexpr int most_together = 8;
+
+  /// Whether these products onto one C are so few and so short, and lie so much alike, that one tile adds them up.
+  static bool fit_one_tile(const Product<T>& p) {
+    int count = 0, k = 0;
+    for (const Product<T>* q = &p; q; q = q->also) {
+      ++count;
+      k += q->k;
+      if ((q->a_step == 1) != (p.a_step == 1)) return false;
     }
+    return count <= most_together && k <= short_row && p.rows <= p.c.per_segment;
   }
 
-  static void narrow_rows(const Product<T>& p, int rows, const T* a, T* c) {
-    const T* row[V::lanes];
-    for (int i = 0; i < V::lanes; ++i) row[i] = a + least(i, rows - 1) * p.a.stride;
-    for (int j = 0; j < p.n; ++j) {
-      V sums = narrow_column(p.k, row, p.b + static_cast<ptrdiff_t>(j) * p.k);
-      if (p.bias) sums = sums + V::broadcast(p.bias[j]);
-      if (p.c.stride == 1) {
-        store_part(sums, c + j * p.c_step, rows);
-        continue;
+  template <bool along_rows> static void sum_of_products(const Product<T>& p) {
+    for (int j = 0; j < p.n; j += nr) {
+      const int n = least(nr, p.n - j);
+      for (int i = 0; i < p.rows; i += mr) {
+        const ptrdiff_t at = i * p.c.stride + j;
+        TileJob jobs[most_together];
+        TileJob* job = jobs;
+        for (const Product<T>* q = &p; q; q = q->also, ++job) {
+          const T* b = q->b_row ? q->b + j : q->b + static_cast<ptrdiff_t>(j) * q->k;
+          *job = {q->k,
+                  q->a.row(i),
+                  q->a.stride,
+                  q->a_step,
+                  b,
+                  q->b_row ? q->b_row : nr,
+                  p.c.base + at,
+                  p.c.stride,
+                  n,
+                  p.bias ? p.bias + j : nullptr,
+                  p.accumulate,
+                  b};
+          if (q->also) {
+            job->also = job + 1;
+            continue;
+          }
+          jobs[0].rectify = q->rectify;
+          jobs[0].gate = q->gate ? q->gate + at : nullptr;
+        }
+        choose<along_rows>(least(mr, p.rows - i), n)(jobs[0]);
       }
-      T each[V::lanes];
-      sums.store(each);
-      for (int i = 0; i < rows; ++i) c[i * p.c.stride + j * p.c_step] = each[i];
     }
-  }
-
-  /// Lane i: the inner product of k numbers at a[i] with those at b.
-  static V narrow_column(int k, const T* const (&a)[V::lanes], const T* b) {
-    V sum[V::lanes];
-#pragma GCC unroll 16
-    for (int i = 0; i < V::lanes; ++i) sum[i] = V::zero();
-    for (int step = 0; step < k; step += V::lanes) {
-      const V right = load_part(b + step, k - step, V::zero());
-#pragma GCC unroll 16
-      for (int i = 0; i < V::lanes; ++i) sum[i] = fma(load_part(a[i] + step, k - step, V::zero()), right, sum[i]);
-    }
-    return sums_across(sum);
   }
 
   /// How A lies: its rows one after the other, or side by side; or in panels, where the product puts it.
@@ -350,45 +367,6 @@ template <class V> struct Gemm : Panelled<V> {
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) store_part(total[v], g.summed + at + v * V::lanes, n - v * V::lanes);
   }
-
-  /// Most of the time goes into making doubles: each number is made one once, for all three products.
-  static Dots dots(size_t count, const T* a, const T* b) {
-    DotSums even, odd;
-    size_t i = 0;
-    for (; i + 8 <= count; i += 8) {
-      even.add(a + i, b + i);
-      odd.add(a + i + 4, b + i + 4);
-    }
-    for (; i < count; i += 4) {
-      const size_t n = count - i < 4 ? count - i : 4;
-      T left[4] = {}, right[4] = {};
-      memcpy(left, a + i, n * sizeof(T));
-      memcpy(right, b + i, n * sizeof(T));
-      even.add(left, right);
-    }
-    const auto total = [](const Doubles& x, const Doubles& y) {
-      const Doubles s = x + y;
-      return (s[0] + s[1]) + (s[2] + s[3]);
-    };
-    return {total(even.aa, odd.aa), total(even.ab, odd.ab), total(even.bb, odd.bb)};
-  }
-
-  typedef double Doubles __attribute__((vector_size(32)));
-
-  struct DotSums {
-    Doubles aa = {}, ab = {}, bb = {};
-
-    [[gnu::always_inline]] void add(const T* a, const T* b) {
-      typedef T Four __attribute__((vector_size(4 * sizeof(T))));
-      Four left, right;
-      memcpy(&left, a, sizeof left);
-      memcpy(&right, b, sizeof right);
-      const Doubles l = __builtin_convertvector(left, Doubles), r = __builtin_convertvector(right, Doubles);
-      aa += l * l;
-      ab += l * r;
-      bb += r * r;
-    }
-  };
 };
 
 } // namespace pyengine::ops

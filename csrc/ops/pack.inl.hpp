@@ -40,9 +40,9 @@ template <class V> struct Panelled {
     return (k + blocks - 1) / blocks;
   }
 
-  /// Rows of whole vectors, and together a small part of the first-level cache.
+  /// Rows of whole vectors, and together a small part of the second-level cache.
   static bool reads_as_it_lies(int k, int n) {
-    constexpr size_t small = 16384;
+    constexpr size_t small = 1 << 16;
     return n % V::lanes == 0 && static_cast<size_t>(k) * static_cast<size_t>(n) * sizeof(T) <= small;
   }
 
@@ -90,14 +90,16 @@ template <class V> struct Panelled {
             if (at < k * width) store_part(v[r], to + at, k * width - at);
           }
         } else { // a vector a column
-          for (int c = 0; c < group && i + c < k; ++c) {
-            T* column = to + static_cast<ptrdiff_t>(i + c) * width + j;
-            // A whole vector may reach into the next column, which is written next; it must not beyond the last.
-            if (width > V::lanes || i + c + 1 == k)
-              store_part(v[c], column, width - j);
-            else
-              v[c].store(column);
-          }
+#pragma GCC unroll 16
+          for (int c = 0; c < group; ++c)
+            if (i + c < k) {
+              T* column = to + static_cast<ptrdiff_t>(i + c) * width + j;
+              // A whole vector may reach into the next column where that is written next; it must not beyond the last.
+              if (width % V::lanes != 0 && (width > V::lanes || i + c + 1 == k))
+                store_part(v[c], column, width - j);
+              else
+                v[c].store(column);
+            }
         }
       }
   }

@@ -48,7 +48,7 @@ TEST_CASE_TEMPLATE("a narrow product equals the exact sum and writes nothing bes
   for (const KernelTable<T>& table : all_tables<T>()) {
     CAPTURE(table.isa);
     for (const int rows : sizes)
-      for (int n = 1; n <= table.narrow; ++n)
+      for (int n = 1; n <= table.lanes; ++n)
         for (const int k : depths)
           for (const bool has_bias : {false, true}) {
             const auto a = dyadic<T>(to_size(rows) * to_size(k), 1);

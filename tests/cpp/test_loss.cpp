@@ -134,7 +134,7 @@ TEST_CASE_TEMPLATE("outputs that lie across give the same bits, and nothing is w
   constexpr int gap = 3;
   for (const KernelTable<T>& table : all_tables<T>())
     for (int kind = 0; kind <= int(Loss::clipped_binary_cross_entropy); ++kind)
-      for (int n = 1; n <= table.narrow; ++n)
+      for (int n = 1; n <= table.lanes; ++n)
         for (const int rows : {1, 16, 37})
           for (const bool by_class : {false, true}) {
             if (by_class && kind > int(Loss::clipped_cross_entropy)) continue;

@@ -25,7 +25,7 @@ TEST_CASE_TEMPLATE("a product reads factors that lie otherwise, and ends in ReLU
           for (const bool across : {false, true})
             for (const bool as_it_lies : {false, true})
               for (const int end : {0, 1, 2}) {
-                if ((across && table.narrow == 0) || (as_it_lies && !table.reads_as_it_lies(k, n))) continue;
+                if ((across && table.lanes == 0) || (as_it_lies && !table.reads_as_it_lies(k, n))) continue;
                 auto c = before;
                 table.product({rows,
                                k,
@@ -55,6 +55,69 @@ TEST_CASE_TEMPLATE("a product reads factors that lie otherwise, and ends in ReLU
                 CHECK(equal);
               }
         }
+  }
+}
+
+TEST_CASE_TEMPLATE("products onto one C add up exactly, together in registers or one by one", T, float, double) {
+  struct Part {
+    int k;
+    bool across, as_it_lies;
+  };
+  // All along; all across; some each way; one too deep for a tile; more than fit one.
+  const std::vector<std::vector<Part>> sums{{{10, false, true}, {1, false, false}},
+                                            {{10, true, true}, {1, true, false}, {3, true, true}},
+                                            {{10, false, false}, {1, true, true}},
+                                            {{300, false, false}, {2, false, true}},
+                                            std::vector<Part>(9, {2, true, true})};
+  for (const KernelTable<T>& table : all_tables<T>()) {
+    CAPTURE(table.isa);
+    std::vector<T> scratch(table.scratch_size());
+    for (const int rows : {1, 8, 17})
+      for (const int n : {5, 16, 50})
+        for (const auto& parts : sums)
+          for (const bool accumulate : {false, true}) {
+            const auto bias = dyadic<T>(to_size(n), 3), before = dyadic<T>(to_size(rows) * to_size(n), 4),
+                       gate = dyadic<T>(before.size(), 5);
+            auto c = before, expected = before;
+            if (!accumulate)
+              for (std::size_t at = 0; at < expected.size(); ++at) expected[at] = bias[at % bias.size()];
+            std::vector<std::vector<T>> kept;
+            std::vector<Product<T>> products;
+            for (const auto& [k, wants_across, wants_as_it_lies] : parts) {
+              const bool across = wants_across && table.lanes > 0,
+                         as_it_lies = wants_as_it_lies && table.reads_as_it_lies(k, n);
+              const bool first = products.empty(), last = products.size() + 1 == parts.size();
+              const unsigned seed = 6 + 2 * static_cast<unsigned>(products.size());
+              auto a = dyadic<T>(to_size(rows) * to_size(k), seed), w = dyadic<T>(to_size(k) * to_size(n), seed + 1);
+              const auto at = [&](int i, int l) { return across ? entry(a, rows, l, i) : entry(a, k, i, l); };
+              for (int i = 0; i < rows; ++i)
+                for (int j = 0; j < n; ++j)
+                  for (int l = 0; l < k; ++l)
+                    expected[to_size(i) * to_size(n) + to_size(j)] += at(i, l) * entry(w, n, l, j);
+              if (!as_it_lies) w = packed(table, k, n, w, false);
+              kept.push_back(std::move(a));
+              kept.push_back(std::move(w));
+              products.push_back({rows,
+                                  k,
+                                  n,
+                                  {kept[kept.size() - 2].data(), across ? 1 : k, rows, 0},
+                                  kept.back().data(),
+                                  {c.data(), n, rows, 0},
+                                  first && !accumulate ? bias.data() : nullptr,
+                                  accumulate || !first,
+                                  across ? rows : 1,
+                                  as_it_lies ? n : 0,
+                                  1,
+                                  false,
+                                  last ? gate.data() : nullptr});
+            }
+            for (std::size_t p = 0; p + 1 < products.size(); ++p) products[p].also = &products[p + 1];
+            table.product(products[0], scratch.data());
+            for (std::size_t at = 0; at < expected.size(); ++at)
+              if (gate[at] <= T(0)) expected[at] = 0;
+            INFO("rows " << rows << ", n " << n << ", products " << parts.size() << " from k " << parts[0].k);
+            CHECK(c == expected);
+          }
   }
 }
 
@@ -99,7 +162,7 @@ TEST_CASE_TEMPLATE("a narrow product that lies across is the same one, and write
   for (const KernelTable<T>& table : all_tables<T>()) {
     CAPTURE(table.isa);
     for (const int rows : sizes)
-      for (int n = 1; n <= table.narrow; ++n)
+      for (int n = 1; n <= table.lanes; ++n)
         for (const int k : depths) {
           const auto a = dyadic<T>(to_size(rows) * to_size(k), 1), w = dyadic<T>(to_size(n) * to_size(k), 2),
                      bias = dyadic<T>(to_size(n), 3);
@@ -123,7 +186,7 @@ TEST_CASE_TEMPLATE("weight and bias gradients of a delta that lies across equal 
   for (const KernelTable<T>& table : all_tables<T>()) {
     CAPTURE(table.isa);
     std::vector<T> scratch(table.scratch_size());
-    for (int n_out = 1; n_out <= table.narrow; ++n_out)
+    for (int n_out = 1; n_out <= table.lanes; ++n_out)
       for (const int n_in : {1, 7, 16, 48, 49})
         for (const int rows : {1, 6, 16, 33, 515}) {
           const int room = rows + 3, cut = rows / 2;
