@@ -14,6 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+# A cache line. A vector that lies across two takes longer to write: in results of NumPy's, which begin at any multiple
+# of 16 bytes, the gradients of the benchmarks' small network took 2 % longer.
+LINE = 64
+# Below, finding the next line takes longer than it saves.
+SMALL = 4096
 # From here on the C library asks the operating system for the memory and gives it back at once.
 LARGE = 128 * 1024
 
@@ -34,10 +39,12 @@ class SpareMemory:
         self.free: list[npt.NDArray[np.uint8]] = []
 
     def empty(self, count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-        """An array (count,) whose numbers are not set; small ones are NumPy's own."""
+        """An array (count,) whose numbers are not set, from the start of a cache line; small ones are NumPy's own."""
         size = count * dtype.itemsize
-        if size < LARGE:
+        if size < SMALL:
             return np.empty(count, dtype)
+        if size < LARGE:
+            return _lines(size).view(dtype)
         return np.asarray(_Lent(self._take(size), weakref.ref(self))).view(dtype)
 
     def _take(self, size: int) -> npt.NDArray[np.uint8]:
@@ -54,7 +61,7 @@ class SpareMemory:
                 passed.append(block)
         finally:
             self.free[:0] = reversed(passed)
-        return np.empty(size, np.uint8)
+        return _lines(size)
 
     def give_back(self, block: npt.NDArray[np.uint8]) -> None:
         """Keep a block that nothing refers to."""
@@ -76,6 +83,12 @@ class _Lent:
         owner = self.owner()
         if owner is not None:
             owner.give_back(self.block)
+
+
+def _lines(size: int) -> npt.NDArray[np.uint8]:
+    around = np.empty(size + LINE, np.uint8)
+    start = -around.ctypes.data % LINE
+    return around[start : start + size]
 
 
 _checks = SpareMemory(most=32, within=1 << 27)

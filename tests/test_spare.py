@@ -9,7 +9,7 @@ import weakref
 import numpy as np
 
 import pyengine as pe
-from pyengine.spare import LARGE, SpareMemory
+from pyengine.spare import LARGE, LINE, SMALL, SpareMemory
 
 FLOAT32 = np.dtype("float32")
 LONG = LARGE // FLOAT32.itemsize
@@ -62,8 +62,18 @@ def test_a_block_of_another_size_stays_for_who_wants_it() -> None:
     assert spare.empty(LONG, FLOAT32).ctypes.data == address
 
 
-def test_small_arrays_are_numpys_own() -> None:
-    assert SpareMemory(most=2).empty(LONG - 1, FLOAT32).base is None
+def test_small_arrays_are_numpys_own_and_all_others_begin_a_cache_line() -> None:
+    spare = SpareMemory(most=2)
+    assert spare.empty(SMALL // 4 - 1, FLOAT32).base is None
+    lent = [spare.empty(SMALL // 4 + i * LONG // 8, FLOAT32) for i in range(20)]
+    assert all(array.ctypes.data % LINE == 0 for array in lent)
+
+
+def test_gradients_and_parameters_begin_a_cache_line() -> None:
+    net, x, targets = network(), np.ones((8, 200), np.float32), {"a": np.zeros((8, 2), np.float32)}
+    params = net.init(0)
+    g = net.gradients(params, x, targets)
+    assert [v.flat.ctypes.data % LINE for v in (params, g.summed, g.per_loss["a"])] == [0, 0, 0]
 
 
 def test_memory_ends_with_the_network_but_not_before_its_results() -> None:
