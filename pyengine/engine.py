@@ -13,7 +13,7 @@ from .batch import Batch, checked_batch, require_finite, shaped_input
 from .errors import listing, sentence
 from .gradients import Gradients
 from .losses import Huber
-from .parameters import DTYPES, Array, Layout, Parameters, gather
+from .parameters import DTYPES, Array, Layout, Parameters, empty, gather
 from .spare import SpareMemory
 from .spec import Dense, Head, Layer, dense_layers, named_heads, resolve, size
 
@@ -78,7 +78,8 @@ class Network:
         """
         chosen = _dtype(dtype)
         rng = np.random.default_rng(seed)
-        params = Parameters(self.layout, np.zeros(self.layout.size, chosen))
+        params = empty(self.layout, chosen)
+        params.flat.fill(0)
         for name, shape in self.layout.shapes.items():
             if name.endswith(".weight"):
                 limit = np.sqrt(6.0 / sum(shape))
