@@ -20,8 +20,8 @@ template <class T> struct Rows {
   T* row(int r) const { return base + (r / per_segment) * segment_stride + (r % per_segment) * stride; }
 };
 
-/// C (rows, n) = A (rows, k)·B (k, n) [+ bias (n)], or C += A·B; then [relu(C)], or [C·relu'(gate)]; then what `also`
-/// does to the same C.
+/// C (rows, n) = A (rows, k)·B (k, n) [+ bias (n)], or C += A·B; then what `also` adds; then [relu(C)], or
+/// [C·relu'(gate)], as the last of them has it.
 template <class T> struct Product {
   int rows, k, n;
   Rows<const T> a;
@@ -34,7 +34,7 @@ template <class T> struct Product {
   std::ptrdiff_t c_step = 1; // along a row of C, which only a narrow product heeds
   bool rectify = false;
   const T* gate = nullptr;       // with the rows of a segment of C; may be null
-  const Product* also = nullptr; // a product that accumulates. A narrow product heeds none of these three.
+  const Product* also = nullptr; // onto the same C, without a bias. A narrow product heeds none of these three.
 };
 
 /// A right operand B (k, n) to be packed from a weight matrix: B = Wᵀ with W (n, k), or B = W with W (k, n).

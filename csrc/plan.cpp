@@ -139,7 +139,7 @@ template <class T> void cut_packing(Plan& plan, const KernelTable<T>& kernels) {
   }
 }
 
-/// Tasks of about a 16th of all weight gradients, so that threads end together, but worth claiming; the largest first.
+/// Tasks of about a 32nd of all weight gradients, so that threads end together, but worth claiming; the largest first.
 template <class T> void cut_weight_gradients(Plan& plan, const KernelTable<T>& kernels) {
   double flops = 0;
   for (const LayerPlan& p : plan.layers)

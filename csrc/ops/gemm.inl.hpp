@@ -24,7 +24,7 @@ template <class V> struct Gemm : Panelled<V> {
   // ---- register tile ----------------------------------------------------------------------------------------------
 
   /// c[i][j] = Σ_k a[i·a_row + k·a_step]·b[k·b_step + j] [+ bias[j]], or c += that sum, for j < n.
-  /// The sum is one over several jobs where one is `also` to be done: all but their sums is the first one's.
+  /// Of a job that is `also` to be done the sum is added to the first one's, and nothing else is heeded.
   struct TileJob {
     int k;
     const T* a;

@@ -6,14 +6,13 @@
 #include <string.h>
 
 #include "../kernel_table.hpp"
-#include "lanes.inl.hpp"
+#include "pack.inl.hpp"
 
 namespace pyengine::ops {
 
 template <class V> struct Narrow {
   using T = typename V::Scalar;
-
-  static constexpr int least(int a, int b) { return a < b ? a : b; }
+  static constexpr auto least = Panelled<V>::least;
 
   /// Few columns would leave most lanes of a tile idle. Here the lanes lie along k, and as many rows as there are lanes
   /// are added up across them at once.
